@@ -1,0 +1,75 @@
+"""Dividing tokens: shares between sources, and which items of one source are worth their tokens. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+
+def shares(total: int, weights: Sequence[float], needs: Sequence[int]) -> list[int]:
+    """Tokens for each source: its weight's share, and what others leave over, but never more than it needs.
+
+    Max-min fair filling by weight (Bertsekas & Gallager, Data Networks, 1992, section 6.5.2): sources that need less
+    than their share are served in full, and the rest is divided again among the others.
+
+    Args:
+        total: Tokens to divide.
+        weights: One a source, not negative; sources of weight 0 get what all others leave.
+        needs: Tokens each source could use.
+
+    Returns:
+        One number a source; their sum is at most `total`.
+    """
+    given = [0] * len(needs)
+    for tier in (True, False):
+        left = total - sum(given)
+        hungry = [i for i, weight in enumerate(weights) if (weight > 0) == tier and needs[i] > 0]
+        while hungry and left > 0:
+            scale = sum(weights[i] for i in hungry) if tier else len(hungry)
+            share = {i: left * (weights[i] if tier else 1) / scale for i in hungry}
+            sated = [i for i in hungry if needs[i] <= share[i]]
+            for i in sated or hungry:
+                given[i] = needs[i] if sated else int(share[i])
+            if not sated:
+                break
+            left -= sum(needs[i] for i in sated)
+            hungry = [i for i in hungry if i not in sated]
+    return given
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that may go into a context.
+
+    Attributes:
+        tokens: What it costs.
+        value: What it is worth, not negative.
+        heading: What it has to stand under; the first item under a heading pays for it.
+        heading_tokens: What the heading costs.
+    """
+
+    tokens: int
+    value: float
+    heading: Hashable = None
+    heading_tokens: int = 0
+
+
+def fill(items: Sequence[Item], budget: int, *, length_exponent: float = 0.5) -> list[int]:
+    """Positions of the items worth having within `budget` tokens, in their order.
+
+    Greedy by value / tokens ** `length_exponent`: 0 would fill the budget with whatever is best, 1 with whatever is
+    short. All are taken when all fit.
+    """
+    order = sorted(
+        range(len(items)), key=lambda i: (-items[i].value / max(1, items[i].tokens) ** length_exponent, -i)
+    )
+    chosen: list[int] = []
+    headings: set[Hashable] = set()
+    for i in order:
+        item = items[i]
+        price = item.tokens + (0 if item.heading in headings else item.heading_tokens)
+        if price <= budget:
+            budget -= price
+            headings.add(item.heading)
+            chosen.append(i)
+    return sorted(chosen)

@@ -1,0 +1,228 @@
+"""Settings: one model per engine over one flat key space.
+
+Every engine takes a dict, its typed config, or nothing. A dict may hold the keys of every engine; each takes its own.
+A key that no engine knows is an error. What the dict leaves out comes from the environment, `LLM_MEMORY_<KEY>` or the
+providers' usual variables, read when the engine is built.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from llm_memory_plugins.boundary import nearest
+from llm_memory_plugins.errors import ConfigError
+from llm_memory_plugins.telemetry import logger
+from llm_memory_plugins.tokens import TokenizerName
+from llm_memory_plugins.types import MemoryType, WindowType
+
+PREFIX = "LLM_MEMORY_"
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+def _usual(name: str, *usual: str) -> Any:
+    """A secret that also comes from the variables its provider's own tools read."""
+    return Field(default=None, validation_alias=AliasChoices(name, PREFIX + name.upper(), *usual))
+
+
+class Config(BaseSettings):
+    """The settings all engines share: where things are kept, which models there are, whose engine this is.
+
+    Attributes:
+        database_url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
+            `postgresql://...`. Default: a SQLite file in the user's data directory.
+        redis_url: Hot copy of the end of sessions, shared by all processes.
+        supabase_url, supabase_key: The durable store over Supabase's API, instead of `database_url`.
+        openai_base_url, google_base_url: Another address that speaks the provider's protocol.
+        user_id: The one user this engine is for. Anything of another user is refused.
+        tokenizer: What counts tokens. `auto`: o200k_base where its file is on this machine, else `estimate`
+            (four characters a token).
+        max_message_bytes: Size limit of one message with its metadata and payload.
+        model_timeout: Seconds a model call may take.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+        populate_by_name=True,
+    )
+
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    supabase_url: str | None = None
+    supabase_key: SecretStr | None = None
+    openai_api_key: SecretStr | None = _usual("openai_api_key", "OPENAI_API_KEY")
+    google_api_key: SecretStr | None = _usual("google_api_key", "GOOGLE_API_KEY", "GEMINI_API_KEY")
+    openai_base_url: str | None = _usual("openai_base_url", "OPENAI_BASE_URL")
+    google_base_url: str | None = None
+    user_id: str | None = None
+    tokenizer: TokenizerName = "auto"
+    max_message_bytes: Count = 262_144
+    model_timeout: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _one_durable_store(self) -> Config:
+        if self.database_url is not None and self.supabase_url is not None:
+            raise ValueError("database_url and supabase_url both name the durable store; keep one")
+        if self.supabase_url is not None and self.supabase_key is None:
+            raise ValueError("supabase_url needs supabase_key")
+        return self
+
+
+class BufferConfig(Config):
+    """Settings of `ConversationBufferMemory`.
+
+    Attributes:
+        window_size: Turns, tokens or seconds, as `window_type` says. A turn begins at each user message.
+        ttl_seconds: Life of the hot copy. The durable messages stay.
+        retention_seconds: Life of the durable messages, counted from their `created_at`. Default: for ever.
+        max_total_tokens: Limit of the rendered context, whatever the window. Default: none.
+    """
+
+    window_size: Count = 10
+    window_type: WindowType = "turns"
+    ttl_seconds: Seconds = 3600
+    retention_seconds: Seconds | None = None
+    max_total_tokens: Count | None = None
+
+
+class SummaryConfig(Config):
+    """Settings of `ConversationSummaryMemory`.
+
+    Attributes:
+        buffer_window_size: Turns kept verbatim at the end.
+        summary_context_weight: Share of the budget for the summary. What one side does not need the other gets.
+        max_total_tokens: Limit of the rendered context.
+        summarization_model: A model of OpenAI's or Gemini's, or `offline`. Default: the small model of the provider
+            a key is there for, else `offline`.
+        summary_trigger_tokens: Summarise when this many tokens have left the buffer. Also the size of the ranges
+            that are summarised at a time.
+        summary_ratio: Length of a summary relative to what it covers.
+        ttl_seconds, retention_seconds: As in `BufferConfig`. A summary goes with the last of its messages.
+    """
+
+    buffer_window_size: Count = 10
+    summary_context_weight: Share = 0.3
+    max_total_tokens: Count = 4000
+    summarization_model: str | None = None
+    summary_trigger_tokens: Count = 2000
+    summary_ratio: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    ttl_seconds: Seconds = 3600
+    retention_seconds: Seconds | None = None
+
+
+class VectorConfig(Config):
+    """Settings of `VectorDatabaseMemory`."""
+
+    embedding_model: str | None = None
+    similarity_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    max_results: Count = 5
+
+
+class WorkingConfig(Config):
+    """Settings of `WorkingMemory`."""
+
+    ttl_seconds: Seconds = 1800
+    capacity_limit: Count = 100
+    eviction_policy: str = "importance"
+    enable_reasoning_chain: bool = True
+
+
+class KeyValueConfig(Config):
+    """Settings of `KeyValueStoreMemory`."""
+
+    namespace: str = "default"
+    serialize_json: bool = True
+    ttl_seconds: Seconds | None = None
+
+
+class EntityConfig(Config):
+    """Settings of `EntityMemory`."""
+
+    entity_types: tuple[str, ...] = ("person", "organization", "location", "concept")
+    relationship_tracking: bool = True
+
+
+class ContextPriority(BaseModel):
+    """Each source's share of the orchestrator's budget."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    recent_conversation: Share = 0.4
+    summary: Share = 0.2
+    entities: Share = 0.15
+    vector_search: Share = 0.15
+    working_memory: Share = 0.1
+
+
+class OrchestratorConfig(Config):
+    """Settings of `MemoryOrchestrator`; those of each engine are given beside them."""
+
+    enabled_memories: tuple[MemoryType, ...] = tuple(MemoryType)
+    max_total_tokens: Count = 4000
+    parallel_queries: bool = True
+    cross_memory_links: bool = True
+    default_context_priority: ContextPriority = ContextPriority()
+
+
+_CONFIGS = (BufferConfig, SummaryConfig, VectorConfig, WorkingConfig, KeyValueConfig, EntityConfig, OrchestratorConfig)
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Every key that some engine knows."""
+    return frozenset(key for config in _CONFIGS for key in config.model_fields)
+
+
+def load(cls: type[ConfigT], config: Mapping[str, Any] | Config | None) -> ConfigT:
+    """The typed config of an engine from what its constructor was given.
+
+    Raises:
+        ConfigError: Names the key and the fix. It never holds the value, which may be a secret.
+    """
+    if isinstance(config, cls):
+        return config
+    if config is None:
+        config = {}
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config must be a dict or a {cls.__name__}, not {type(config).__name__}")
+    for key in config:
+        if key not in known_keys():
+            raise ConfigError(f"unknown setting {key!r}; {nearest(str(key), sorted(known_keys()))}")
+    _warn_of_unknown_variables()
+    given = {key: value for key, value in config.items() if key in cls.model_fields}
+    if given.get("database_url") is not None:  # what is given outright wins over the other one from the environment
+        given.setdefault("supabase_url", None)
+    elif given.get("supabase_url") is not None:
+        given.setdefault("database_url", None)
+    try:
+        return cls(**given)
+    except ValidationError as error:
+        problems = "; ".join(_problem(detail["loc"], detail["msg"]) for detail in error.errors(include_input=False))
+        raise ConfigError(problems) from None
+    except SettingsError as error:
+        raise ConfigError(f"an environment variable {PREFIX}* cannot be read: {error}") from None
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    where = ".".join(str(part) for part in location)
+    return f"{where}: {message}" if where else message.removeprefix("Value error, ")
+
+
+def _warn_of_unknown_variables() -> None:
+    for variable in os.environ:
+        key = variable.removeprefix(PREFIX).lower()
+        if variable.startswith(PREFIX) and not key.startswith("test_") and key not in known_keys():
+            logger.warning("%s sets nothing: %s", variable, nearest(key, sorted(known_keys())))

@@ -1,0 +1,203 @@
+"""What the engines need from the outside, one small Protocol each.
+
+Anything that has these methods fits; nothing has to inherit. The suites in `llm_memory_plugins.testing`
+say what each method must hold and run unchanged over every implementation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar, runtime_checkable
+
+from pydantic import BaseModel
+
+from llm_memory_plugins.types import (
+    Appended,
+    Message,
+    Receipt,
+    SessionRef,
+    SessionStats,
+    Summary,
+    SummaryLine,
+    SummaryState,
+    Tail,
+    Usage,
+    Window,
+)
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+class Backend(Protocol):
+    """Something that is opened, pinged and closed: a database, a pool, a client. All three are idempotent."""
+
+    async def open(self) -> None:
+        """Connect and prepare. Raises `StoreUnavailable`."""
+        ...
+
+    async def ping(self) -> None:
+        """One cheap round trip that proves it works. Raises `StoreUnavailable` or `ModelError`."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        ...
+
+
+class MessageLog(Protocol):
+    """The durable, append-only log of messages. Every verb is one atomic operation.
+
+    A `SessionRef` or `Message` without a user means the one session of that name which can be seen:
+    all verbs raise `AmbiguousSession` when there are several, and `append` begins one for the empty user
+    when there is none.
+    """
+
+    async def append(self, messages: Sequence[Message]) -> Appended:
+        """Store all messages or none; returns them with `user_id` and `seq` filled, in the given order.
+
+        A message whose id its session already holds is not stored again: it returns as it was stored first.
+        """
+        ...
+
+    async def recent(self, session: SessionRef, window: Window) -> Tail:
+        """The end of a session, at least as much as `window` asks for.
+
+        Costs the window, not the history. A session that does not exist gives an empty tail.
+        """
+        ...
+
+    async def page(self, session: SessionRef, *, after: int = 0, limit: int = 1000) -> tuple[Message, ...]:
+        """Up to `limit` messages with `seq > after`, in order."""
+        ...
+
+    async def sessions(
+        self,
+        *,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        after: SessionRef | None = None,
+        limit: int = 100,
+    ) -> tuple[SessionStats, ...]:
+        """Sessions that match, ordered by (`user_id`, `session_id`), from behind `after` on."""
+        ...
+
+    async def delete(self, *, user_id: str | None = None, session_id: str | None = None) -> Receipt:
+        """Remove every trace of a user, or of a session: messages, summaries, counters.
+
+        Raises:
+            InvalidInput: When neither is named.
+            AmbiguousSession: When only a session is named and several users have one of that name.
+        """
+        ...
+
+    async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
+        """Remove messages created before a moment, and what was derived from them alone."""
+        ...
+
+
+class SummaryLog(Protocol):
+    """The durable summaries of a session: a tree over ranges of `seq`, written once per range."""
+
+    async def read(self, session: SessionRef, *, finest: int = 64) -> SummaryState:
+        """The coarsest nodes that cover everything, and the newest `finest` leaves below them."""
+        ...
+
+    async def claim(self, session: SessionRef, *, after: int, holder: str, until: datetime, now: datetime) -> bool:
+        """Take the right to summarise what follows `after`; False when it is covered or another holder has it."""
+        ...
+
+    async def release(self, session: SessionRef, *, holder: str) -> None:
+        """Give the claim back early, after a failure."""
+        ...
+
+    async def commit(self, session: SessionRef, node: Summary) -> None:
+        """Store a node: a leaf must begin just behind what is covered, a parent exactly over existing nodes.
+
+        Raises:
+            Conflict: When it does not: another process was faster, or the messages are gone.
+        """
+        ...
+
+
+class HotTier(Protocol):
+    """A copy of the end of sessions that may vanish at any time and is never ahead of the durable log.
+
+    Attributes:
+        shared: True when every writer of the log pushes to the same copy; otherwise a reader asks the log for
+            `last_seq` before it believes the copy.
+    """
+
+    shared: bool
+
+    async def read(self, session: SessionRef) -> Tail | None:
+        """The copy, or None when there is none."""
+        ...
+
+    async def push(self, stats: SessionStats, messages: Sequence[Message]) -> None:
+        """Follow a commit: append when there is no gap, else drop the copy."""
+        ...
+
+    async def fill(self, tail: Tail) -> None:
+        """Put a copy in place unless a newer one is there."""
+        ...
+
+    async def drop(self, *, user_id: str | None = None, session_id: str | None = None) -> None:
+        """Forget the copies of a user, or of the sessions of that name."""
+        ...
+
+
+class ChatModel(Protocol):
+    """A chat model that answers in a given structure."""
+
+    identity: str
+    """Provider and model, for example `openai/gpt-5-mini`."""
+
+    async def generate(
+        self, *, instructions: str, content: str, answer: type[AnswerT], max_output_tokens: int
+    ) -> tuple[AnswerT, Usage]:
+        """Ask once and return the parsed answer and what it cost.
+
+        Raises:
+            ModelError: On any failure: network, rate limit, refusal, truncated or malformed answer.
+        """
+        ...
+
+
+class Summariser(Protocol):
+    """Turns messages, or lines of finer summaries, into fewer lines."""
+
+    identity: str
+
+    async def summarise(self, lines: Sequence[SummaryLine], *, max_tokens: int) -> tuple[list[SummaryLine], Usage]:
+        """Lines of about `max_tokens` in all that keep what later questions will need.
+
+        Each returned line names in `seqs` the messages it speaks for, a subset of those given.
+
+        Raises:
+            ModelError: When no usable summary could be made.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """Counts tokens.
+
+    Over lines that end in a newline and begin with anything but white space, counts must add up:
+    `count(a + b) <= count(a) + count(b)`. tiktoken's encodings do.
+    """
+
+    name: str
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`; 0 for the empty text."""
+        ...
+
+
+class Clock(Protocol):
+    """Tells the time; tests hand in their own."""
+
+    def __call__(self) -> datetime:
+        """Now, in UTC."""
+        ...
