@@ -161,7 +161,7 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         id=str(uuid7()) if identity is None else check_id(identity, "id"),
         session_id=ref.session_id,
         user_id=ref.user_id,
-        role=role,
+        role=cast("Role", role),
         content=_text(fields["content"], "content"),
         created_at=moment(fields.get("created_at") or now, "created_at"),
         name=_name(fields.get("name"), "name"),

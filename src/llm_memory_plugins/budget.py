@@ -20,19 +20,19 @@ def shares(total: int, weights: Sequence[float], needs: Sequence[int]) -> list[i
     Returns:
         One number a source; their sum is at most `total`.
     """
-    given = [0] * len(needs)
-    for tier in (True, False):
+    given: list[int] = [0] * len(needs)
+    for weighted in (True, False):
         left = total - sum(given)
-        hungry = [i for i, weight in enumerate(weights) if (weight > 0) == tier and needs[i] > 0]
-        while hungry and left > 0:
-            scale = sum(weights[i] for i in hungry) if tier else len(hungry)
-            share = {i: left * (weights[i] if tier else 1) / scale for i in hungry}
-            sated = [i for i in hungry if needs[i] <= share[i]]
+        scale = weights if weighted else [1.0] * len(needs)
+        hungry: list[int] = [i for i in range(len(needs)) if (weights[i] > 0) == weighted and needs[i] > 0]
+        while hungry:
+            whole = sum(scale[i] for i in hungry)
+            sated: list[int] = [i for i in hungry if needs[i] <= left * scale[i] / whole]
             for i in sated or hungry:
-                given[i] = needs[i] if sated else int(share[i])
+                given[i] = needs[i] if sated else int(left * scale[i] / whole)
+            left -= sum(needs[i] for i in sated)
             if not sated:
                 break
-            left -= sum(needs[i] for i in sated)
             hungry = [i for i in hungry if i not in sated]
     return given
 
@@ -60,9 +60,7 @@ def fill(items: Sequence[Item], budget: int, *, length_exponent: float = 0.5) ->
     Greedy by value / tokens ** `length_exponent`: 0 would fill the budget with whatever is best, 1 with whatever is
     short. All are taken when all fit.
     """
-    order = sorted(
-        range(len(items)), key=lambda i: (-items[i].value / max(1, items[i].tokens) ** length_exponent, -i)
-    )
+    order = sorted(range(len(items)), key=lambda i: (-items[i].value / max(1, items[i].tokens) ** length_exponent, -i))
     chosen: list[int] = []
     headings: set[Hashable] = set()
     for i in order:

@@ -54,7 +54,7 @@ def check_text(text: str, field: str) -> None:
 
 def _encode(value: Any, field: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
-        raise InvalidInput(field.split(".")[0], f"is nested deeper than {MAX_DEPTH} levels")
+        raise InvalidInput(field.split(".", maxsplit=1)[0], f"is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, str):
@@ -71,7 +71,7 @@ def _encode(value: Any, field: str, depth: int) -> Any:
         return {"$tuple": items} if isinstance(value, tuple) else {"$set": sorted(items, key=json.dumps)}
     if isinstance(value, list):
         return [_encode(item, f"{field}.{i}", depth + 1) for i, item in enumerate(cast("list[Any]", value))]
-    if (known := _ENCODERS.get(type(value))) is not None:
+    if (known := _ENCODERS.get(cast("type[object]", type(value)))) is not None:
         tag, encode = known
         return {tag: encode(value)}
     raise InvalidInput(field, f"is a {type(value).__name__}, which cannot be stored; convert it to JSON types first")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from opentelemetry import trace
@@ -15,7 +15,7 @@ _tracer = trace.get_tracer("llm_memory_plugins")
 
 
 @contextmanager
-def span(operation: str, **attributes: str | int | float | bool) -> Iterator[trace.Span]:
+def span(operation: str, **attributes: str | int | float | bool) -> Generator[trace.Span]:
     """A span `gen_ai.memory.<operation>`; does nothing unless the application has set up OpenTelemetry.
 
     Exceptions are recorded by class name alone, since their texts may be worth keeping private.

@@ -96,7 +96,7 @@ def shortened(message: Message, limit: int, counter: TokenCounter) -> Message | 
 
     The framework's own encoding goes, since it holds the whole text.
     """
-    low, high, best = 1, min(len(message.content), limit * _TOKEN_CHARACTERS), None
+    low, high, best = 0, min(len(message.content), limit * _TOKEN_CHARACTERS), None
     while low <= high:
         middle = (low + high) // 2
         text = message.content[:middle].rstrip() + _SHORTENED
@@ -130,7 +130,9 @@ def select(
     Raises:
         BudgetError: When the newest user message does not fit even shortened.
     """
-    budget = min((n for n in (max_tokens, window.size if window.kind == "tokens" else None) if n), default=None)
+    budget = min(
+        (n for n in (max_tokens, window.size if window.kind == "tokens" else None) if n is not None), default=None
+    )
     alive = _alive(not_before)
     groups, dropped = grouped(m for m in tail.messages if m.role != "system" and alive(m))
     systems = [m for m in (tail.system, *tail.messages) if m and m.role == "system" and alive(m) and m.content.strip()]
@@ -156,7 +158,9 @@ def select(
     known = len(messages) + sum(d.count for d in dropped if not d.reason.startswith("shortened"))
     if (older := tail.stats.message_count - known) > 0:
         reason = "older than the window" if len(kept) == len(turns) or budget is None else "older than what fits"
-        dropped.append(Dropped(source="messages", reason=reason, count=older, tokens=max(0, tail.stats.tokens - tokens)))
+        dropped.append(
+            Dropped(source="messages", reason=reason, count=older, tokens=max(0, tail.stats.tokens - tokens))
+        )
     return Selection(messages, tokens, tuple(dropped))
 
 
@@ -191,9 +195,7 @@ def _turns(groups: Sequence[Group], opening: Message | None, counter: TokenCount
     ]
 
 
-def _admitted(
-    turns: Sequence[_Turn], window: Window, budget: int | None, keep_after: int | None
-) -> list[_Turn]:
+def _admitted(turns: Sequence[_Turn], window: Window, budget: int | None, keep_after: int | None) -> list[_Turn]:
     """The newest whole turns that window and budget admit, in order; none when the newest does not fit."""
     since = window.now - timedelta(seconds=window.size) if window.kind == "time" and window.now else None
     kept: list[_Turn] = []
@@ -256,3 +258,19 @@ def _fitted(group: Group, room: int, counter: TokenCounter) -> Group | None:
     share = left // len(results)
     cut = [r if cost(r, counter) <= share else shortened(r, share, counter) for r in results]
     return (call, *(r for r in cut if r)) if all(cut) else None
+
+
+def covers(tail: Tail, window: Window) -> bool:
+    """Whether a copy of a session's end holds all that `window` asks for."""
+    messages = tail.messages
+    if len(messages) >= tail.stats.message_count:
+        return True
+    limits = [window.max_tokens] if window.max_tokens else []
+    if window.kind == "tokens":
+        limits.append(window.size)
+    if limits and sum(m.tokens for m in messages) >= min(limits):
+        return True
+    if window.kind == "time" and window.now is not None and messages:
+        since = window.now - timedelta(seconds=window.size)
+        return messages[0].created_at < since and any(m.role == "user" for m in messages)
+    return window.kind == "turns" and sum(m.role == "user" for m in messages) >= window.size

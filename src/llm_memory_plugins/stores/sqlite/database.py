@@ -8,7 +8,6 @@ async driver.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import sqlite3
 import threading
@@ -84,8 +83,9 @@ class Database:
         async with self._opening:
             writer, readers = self._writer, self._readers
             self._writer = self._readers = None
-            for pool in {writer, readers} - {None}:
-                await asyncio.to_thread(pool.shutdown, wait=True)
+            for pool in (writer, readers):
+                if pool is not None:
+                    await asyncio.to_thread(pool.shutdown, wait=True)
             self._close_connections()
 
     async def read(self, operation: Operation[T]) -> T:
@@ -148,7 +148,6 @@ class Database:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():  # conversations are private: nobody else on the machine may read the file
                 self._path.touch(mode=0o600)
-            os.stat(self._path)
         connection = self._connection()
         folder = resources.files(__package__ or "") / "schema"
         migrations = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
@@ -156,9 +155,8 @@ class Database:
         try:
             (version,) = connection.execute("pragma user_version").fetchone()
             if version > len(migrations):
-                raise StoreUnavailable(
-                    f"the SQLite file has schema {version}, this version of llm-memory-plugins knows {len(migrations)}; "
-                    "upgrade the package"
+                raise StoreUnavailable(  # noqa: TRY301 - the transaction has to be rolled back all the same
+                    f"the SQLite file has schema {version}, this version knows {len(migrations)}; upgrade the package"
                 )
             for number, migration in enumerate(migrations[version:], start=version + 1):
                 logger.debug("applying %s", migration.name)

@@ -1,0 +1,1 @@
+"""The memories: one engine a file, all async, none knows another or any framework."""

@@ -1,0 +1,134 @@
+"""Reading a tree of summaries: which lines speak for which messages, and how they are written. Pure.
+
+Leaves are made from messages and kept. Nodes above them are rolled up from the level below, so a detail is condensed
+once a level and not once a pass, and reading a long history costs its logarithm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llm_memory_plugins.budget import Item, fill
+from llm_memory_plugins.ports import TokenCounter
+from llm_memory_plugins.rendering import quoted
+from llm_memory_plugins.text import content_words, relevance, split_speaker
+from llm_memory_plugins.types import Message, Summary, SummaryLine
+
+FANOUT = 8
+"""Nodes of one level that are rolled up into one of the next."""
+
+
+def source_lines(messages: Sequence[Message]) -> list[SummaryLine]:
+    """Messages as what a summariser reads: `Speaker: text`, one line a message."""
+    return [
+        SummaryLine(text=f"{m.speaker}: {_said(m)}", seqs=(m.seq,), at=m.created_at)
+        for m in messages
+        if m.role != "system" and (m.content.strip() or m.tool_calls)
+    ]
+
+
+def _said(message: Message) -> str:
+    calls = " ".join(f"[calls {call.name}({call.arguments})]" for call in message.tool_calls)
+    return f"{message.content} {calls}".strip()
+
+
+def grounded(lines: Sequence[SummaryLine], sources: Sequence[SummaryLine]) -> list[SummaryLine]:
+    """The lines that say something their own sources say: at least one content word in common.
+
+    What a model made up, or cites messages it was not given for, is left out.
+    """
+    words: dict[int, set[str]] = {}
+    for source in sources:
+        for seq in source.seqs:
+            words.setdefault(seq, set()).update(_said_words(source))
+    return [
+        line
+        for line in lines
+        if line.seqs
+        and all(seq in words for seq in line.seqs)
+        and not _said_words(line).isdisjoint(set[str]().union(*(words[seq] for seq in line.seqs)))
+    ]
+
+
+def _said_words(line: SummaryLine) -> set[str]:
+    return set(content_words(split_speaker(line.text)[1]))  # everybody's lines have the speakers in common
+
+
+def rendered(line: SummaryLine) -> str:
+    """A line as it stands in a context."""
+    return f"- {quoted(line.text)}\n"
+
+
+def heading(line: SummaryLine) -> str:
+    """The day a line stands under."""
+    return f"{line.at:%Y-%m-%d}\n"
+
+
+def counted(lines: Sequence[SummaryLine], counter: TokenCounter) -> tuple[SummaryLine, ...]:
+    """The lines with their tokens filled in."""
+    return tuple(replace(line, tokens=counter.count(rendered(line))) for line in lines)
+
+
+def in_order(lines: Sequence[SummaryLine]) -> list[SummaryLine]:
+    """Lines in the order in which what they speak of was said."""
+    return sorted(lines, key=lambda line: min(line.seqs))
+
+
+def rollable(nodes: Sequence[Summary]) -> list[Summary]:
+    """The oldest nodes of one level that are ready to be rolled up; empty when no level has enough."""
+    tops = [n for n in nodes if not any(p.level > n.level and p.from_seq <= n.from_seq <= p.to_seq for p in nodes)]
+    for level in sorted({node.level for node in tops}):
+        same = sorted((n for n in tops if n.level == level), key=lambda n: n.from_seq)
+        if len(same) >= FANOUT:
+            return same[:FANOUT]
+    return []
+
+
+def finest(nodes: Sequence[Summary], counter: TokenCounter) -> list[SummaryLine]:
+    """The most detailed lines there are, each message spoken for by one level only, in order."""
+    taken: list[tuple[int, int]] = []
+    lines: list[SummaryLine] = []
+    for node in sorted(nodes, key=lambda n: (n.level, n.from_seq)):
+        kept = [x for x in node.lines if not any(first <= seq <= last for first, last in taken for seq in x.seqs)]
+        lines.extend(kept if node.tokenizer == counter.name else counted(kept, counter))
+        taken.append((node.from_seq, node.to_seq))
+    return in_order(lines)
+
+
+def choose(
+    lines: Sequence[SummaryLine], budget: int, *, counter: TokenCounter, query: str = ""
+) -> tuple[list[SummaryLine], list[float]]:
+    """The lines worth their tokens, day headings included, and the score of each.
+
+    A line is worth its weight, lifted by the share of the query's words that it or its neighbours hold.
+    """
+    asked = set(content_words(query))
+    own = [relevance(asked, line.text) for line in lines] if asked else [0.0] * len(lines)
+    around = [0.0, *own, 0.0]
+    scores = [
+        min(1.0, 0.5 * line.weight + 0.5 * max(own[i], 0.5 * max(around[i], around[i + 2]))) if asked else line.weight
+        for i, line in enumerate(lines)
+    ]
+    items = [
+        Item(line.tokens, scores[i] ** 2 if asked else scores[i], heading(line), counter.count(heading(line)))
+        for i, line in enumerate(lines)
+    ]
+    chosen = fill(items, budget)
+    return [lines[i] for i in chosen], [scores[i] for i in chosen]
+
+
+def whole_size(lines: Sequence[SummaryLine], counter: TokenCounter) -> int:
+    """Tokens of all lines with their headings."""
+    days = {heading(line) for line in lines}
+    return sum(line.tokens for line in lines) + sum(counter.count(day) for day in days)
+
+
+def under_headings(lines: Sequence[SummaryLine]) -> list[str]:
+    """Rendered lines; the first of a day carries the day's heading. Days are in order even when `seq` is not."""
+    written: list[str] = []
+    day = ""
+    for line in sorted(lines, key=lambda x: (heading(x), min(x.seqs))):
+        written.append((heading(line) if heading(line) != day else "") + rendered(line))
+        day = heading(line)
+    return written

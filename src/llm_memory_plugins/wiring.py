@@ -1,0 +1,136 @@
+"""From settings to ports: the only file that knows every backend. Drivers are imported when they are wired."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from platformdirs import user_data_path
+
+from llm_memory_plugins.config import Config, SummaryConfig
+from llm_memory_plugins.errors import ConfigError
+from llm_memory_plugins.ports import Backend, MessageLog, Summariser, SummaryLog, TokenCounter
+from llm_memory_plugins.telemetry import logger
+from llm_memory_plugins.tokens import counter
+
+if TYPE_CHECKING:
+    from llm_memory_plugins.providers.gemini import GeminiChatModel
+    from llm_memory_plugins.providers.openai import OpenAIChatModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ports:
+    """What an engine works on. `backends` are opened, pinged and closed with it; `durable` it cannot do without."""
+
+    log: MessageLog
+    summaries: SummaryLog
+    counter: TokenCounter
+    backends: dict[str, Backend] = field(default_factory=dict[str, Backend])
+    durable: str = ""
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def connect(config: Config) -> Ports:
+    """The stores a config names; nothing is opened yet.
+
+    Raises:
+        ConfigError: When a URL is of no known kind.
+    """
+    for key in ("redis_url", "supabase_url"):
+        if getattr(config, key) is not None:
+            raise ConfigError(f"{key}: this version has no such store yet; leave it out to use SQLite")
+    from llm_memory_plugins.stores.cached import CachedMessageLog
+    from llm_memory_plugins.stores.local import LocalHotTier
+    from llm_memory_plugins.stores.sqlite import Database, SqliteMessageLog, SqliteSummaryLog
+
+    database = Database(_sqlite_path(config))
+    hot = LocalHotTier(ttl_seconds=float(getattr(config, "ttl_seconds", 3600)))
+    return Ports(
+        log=CachedMessageLog(SqliteMessageLog(database), hot),
+        summaries=SqliteSummaryLog(database),
+        counter=counter(config.tokenizer),
+        backends={"sqlite": database},
+        durable="sqlite",
+    )
+
+
+def _sqlite_path(config: Config) -> Path | None:
+    """The file of a SQLite URL, or None for a database in memory."""
+    if config.database_url is None:
+        return user_data_path("llm-memory-plugins") / "memory.sqlite3"
+    scheme, separator, path = config.database_url.get_secret_value().partition("://")
+    if scheme != "sqlite" or not separator:
+        raise ConfigError("database_url: this version stores in SQLite only; write sqlite:///path/to/file.db")
+    if path in {"", "/", "/:memory:"}:
+        return None
+    if not path.startswith("/"):
+        raise ConfigError(
+            "database_url: a SQLite URL has three slashes before a relative path, four before an absolute one"
+        )
+    return Path(path[1:]).expanduser()
+
+
+def summariser(config: SummaryConfig, tokens: TokenCounter) -> tuple[Summariser, dict[str, Backend]]:
+    """The summariser a config asks for, and the model behind it, if any.
+
+    Raises:
+        ConfigError: When `summarization_model` names a provider there is no key for.
+        MissingExtra: When it names one whose package is not installed.
+    """
+    model = _chat_model(config)
+    if model is None:
+        from llm_memory_plugins.providers.offline import OfflineSummariser
+
+        return OfflineSummariser(count=tokens.count), {}
+    from llm_memory_plugins.providers.summariser import ModelSummariser
+
+    return ModelSummariser(model, count=tokens.count), {"model": model}
+
+
+def _chat_model(config: SummaryConfig) -> OpenAIChatModel | GeminiChatModel | None:
+    name = config.summarization_model
+    if name == "offline":
+        return None
+    if name is None:
+        provider = "gemini" if config.google_api_key else "openai" if config.openai_api_key else None
+        package = {"gemini": "google.genai", "openai": "openai"}.get(provider or "")
+        if package and not _installed(package):
+            logger.warning(
+                "there is a key for %s but its package is not installed, so summaries are made offline; "
+                "pip install 'llm-memory-plugins[%s]'",
+                *(provider, provider),
+            )
+            return None
+    else:
+        provider = "gemini" if name.removeprefix("models/").startswith(("gemini", "gemma")) else "openai"
+    if provider == "gemini":
+        if config.google_api_key is None:
+            raise ConfigError(f"summarization_model={name!r} needs google_api_key (or GOOGLE_API_KEY)")
+        from llm_memory_plugins.providers.gemini import GeminiChatModel
+
+        return GeminiChatModel(
+            api_key=config.google_api_key, model=name, base_url=config.google_base_url, timeout=config.model_timeout
+        )
+    if provider == "openai":
+        if config.openai_api_key is None:
+            raise ConfigError(f"summarization_model={name!r} needs openai_api_key (or OPENAI_API_KEY)")
+        from llm_memory_plugins.providers.openai import OpenAIChatModel
+
+        return OpenAIChatModel(
+            api_key=config.openai_api_key, model=name, base_url=config.openai_base_url, timeout=config.model_timeout
+        )
+    return None
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
