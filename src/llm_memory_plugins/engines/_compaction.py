@@ -85,9 +85,9 @@ class Compactor:
 
     async def _next_range(self, session: SessionRef, state: SummaryState, *, everything: bool) -> list[Message]:
         """The next messages to summarise: whole turns behind what is covered and before the buffer."""
-        size = self.config.summary_trigger_tokens
-        buffer = await self.ports.log.recent(session, Window("turns", self.config.buffer_window_size))
-        first = next((m.seq for m in buffer.messages if m.role == "user"), 0)
+        size, turns = self.config.summary_trigger_tokens, self.config.buffer_window_size
+        end = await self.ports.log.recent(session, Window("turns", turns))
+        first = next(iter([m.seq for m in end.messages if m.role == "user"][-turns:]), 0)
         found: list[Message] = []
         tokens = 0
         after = state.covered

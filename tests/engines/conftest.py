@@ -1,0 +1,31 @@
+"""Engines on a SQLite file of the test's own, with a clock the test sets."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+
+class Clock:
+    def __init__(self):
+        self.time = datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+    def __call__(self):
+        return self.time
+
+    def forward(self, **by):
+        self.time += timedelta(**by)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/memory.sqlite3"
+
+
+@pytest.fixture
+def config(url):
+    return {"database_url": url, "tokenizer": "estimate"}
