@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LONGEST = 400
 SLOWEST = 0.4  # seconds to import the package; the best of several tries, since machines are shared
-HEAVY = "openai google tiktoken numpy langchain langchain_core llama_index redis psycopg supabase typer rich".split()
+HEAVY = ["google", "langchain", "langchain_core", "llama_index", "numpy", "openai", "psycopg", "redis", "supabase"]
 
 PROBE = f"""
 import sys, time

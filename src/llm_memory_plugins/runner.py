@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 _lock = threading.Lock()
 _running: tuple[BlockingPortal, AbstractContextManager[BlockingPortal]] | None = None
+_of_the_parent: list[object] = []  # kept after a fork: letting go of a portal would wait for its thread
 
 
 def run(function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,6 +61,7 @@ def _stop() -> None:
 def _forget() -> None:
     """A forked child has the parent's portal but not its thread: it starts its own at the next call."""
     global _running, _lock
+    _of_the_parent.append(_running)
     _running, _lock = None, threading.Lock()
 
 

@@ -77,7 +77,7 @@ def in_order(lines: Sequence[SummaryLine]) -> list[SummaryLine]:
 
 def rollable(nodes: Sequence[Summary]) -> list[Summary]:
     """The oldest nodes of one level that are ready to be rolled up; empty when no level has enough."""
-    tops = [n for n in nodes if not any(p.level > n.level and p.from_seq <= n.from_seq <= p.to_seq for p in nodes)]
+    tops = [n for n in nodes if not any(_holds(other, n) for other in nodes)]
     for level in sorted({node.level for node in tops}):
         same = sorted((n for n in tops if n.level == level), key=lambda n: n.from_seq)
         if len(same) >= FANOUT:
@@ -94,6 +94,28 @@ def finest(nodes: Sequence[Summary], counter: TokenCounter) -> list[SummaryLine]
         lines.extend(kept if node.tokenizer == counter.name else counted(kept, counter))
         taken.append((node.from_seq, node.to_seq))
     return in_order(lines)
+
+
+def detailed(nodes: Sequence[Summary], limit: int, counter: TokenCounter) -> list[SummaryLine]:
+    """Lines that speak for everything, as detailed as `limit` tokens allow, the newest part in most detail.
+
+    Begins with the coarsest nodes and opens them, the newest first, as long as all of it fits.
+    """
+    tops = [n for n in nodes if not any(_holds(other, n) for other in nodes)]
+    lines = finest(tops, counter)
+    for node in sorted(tops, key=lambda n: -n.from_seq):
+        below = [n for n in nodes if _holds(node, n)]
+        if not below:
+            continue
+        opened = finest([*tops, *below], counter)
+        if whole_size(opened, counter) > limit:
+            break
+        tops, lines = [*tops, *below], opened
+    return lines
+
+
+def _holds(node: Summary, other: Summary) -> bool:
+    return node.level > other.level and node.from_seq <= other.from_seq and other.to_seq <= node.to_seq
 
 
 def choose(

@@ -8,7 +8,7 @@ were; the claim runs out by itself when a process dies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import anyio
@@ -113,8 +113,8 @@ class Compactor:
         leaf = int(self.config.summary_trigger_tokens * self.config.summary_ratio)
         lines, cost = await self._summarised(sources, max_tokens=leaf)
         if sum(line.tokens for line in lines) > (limit := leaf * _ROLLED_LEAVES):
-            kept = budget.fill([budget.Item(line.tokens, line.weight) for line in lines], limit)
-            lines = tuple(lines[i] for i in kept)
+            items = [budget.Item(line.tokens, line.weight) for line in lines]
+            lines = tuple(lines[i] for i in budget.fill(items, limit))
         return self._node(children[0].level + 1, children[0].from_seq, children[-1].to_seq, lines, cost)
 
     async def _summarised(
@@ -137,7 +137,8 @@ class Compactor:
         if not kept and summaries.grounded(sources, sources):
             raise ModelError(f"{self.summariser.identity} answered nothing that the messages say", retryable=True)
         repaired = await anyio.to_thread.run_sync(anchors.repair, sources, kept)
-        return summaries.counted(summaries.in_order(repaired), self.ports.counter), cost
+        weighed = [_weighed(line) for line in summaries.in_order(repaired)]
+        return summaries.counted(weighed, self.ports.counter), cost
 
     def _node(self, level: int, from_seq: int, to_seq: int, lines: tuple[SummaryLine, ...], cost: Usage) -> Summary:
         return Summary(
@@ -151,3 +152,8 @@ class Compactor:
             model_tokens=cost.total,
             created_at=self.clock(),
         )
+
+
+def _weighed(line: SummaryLine) -> SummaryLine:
+    """Lines that hold an anchor weigh at least half: they are what can be asked for and not be guessed."""
+    return replace(line, weight=0.5 + line.weight / 2) if anchors.find(line.text) else line

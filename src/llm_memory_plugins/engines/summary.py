@@ -91,7 +91,8 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
                 self._ports.log.recent(ref, Window("tokens", limit)),
                 self._ports.summaries.read(ref, finest=self._leaves_for(limit)),
             )
-            lines = [line for line in summaries.finest(state.nodes, self._counter) if self._alive(line)]
+            everything = summaries.finest(state.nodes, self._counter)
+            lines = [line for line in everything if self._alive(line)]
             wanted = windows.select(tail, newest, counter=self._counter, keep_after=state.covered)
             spare = max(0, room - self._overhead("summary"))
             weight = self.config.summary_context_weight
@@ -107,6 +108,9 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
                 not_before=self._expired_before(),
             )
             for_summary = max(for_summary, spare - chosen.tokens)  # whole turns seldom use their share to the end
+            if not asked.query:  # nothing says which part matters: speak for all of it
+                everything = summaries.detailed(state.nodes, for_summary, self._counter)
+                lines = [line for line in everything if self._alive(line)]
             kept, scores = summaries.choose(lines, for_summary, counter=self._counter, query=asked.query)
         return self._context(
             asked,

@@ -210,7 +210,8 @@ def _start(connection: sqlite3.Connection, pk: int, window: Window, *, tokens_ev
     elif window.now is not None:
         since = to_micros(window.now - timedelta(seconds=window.size))
         newest = seq("newest_turn") or 0
-        start = min(seq("start_by_time", since=since) or newest, newest)
+        # One message more: that it is older than the window shows a later reader of a copy that nothing is missing.
+        start = min(seq("start_by_time", since=since) or newest, newest) - 1
     if limits:
         start = max(start, seq("start_by_tokens", over=tokens_ever - min(limits)) or 0)
     return start

@@ -1,3 +1,5 @@
+-- Indexes are named where the planner, knowing nothing of how long a session is, might walk all of it instead.
+
 -- name: sessions_named
 select pk, user_id from sessions where session_id = :session_id and (:user_id is null or user_id = :user_id) limit 2
 
@@ -25,25 +27,29 @@ returning pk, user_id, session_id, last_seq, message_count, turn_count, tokens, 
 
 -- name: start_by_turns
 select min(seq) from (
-    select seq from messages where session_pk = :pk and role = 'user' order by seq desc limit :size)
+    select seq from messages indexed by messages_turns
+    where session_pk = :pk and role = 'user' order by seq desc limit :size)
 
 -- name: start_by_tokens
-select seq from messages where session_pk = :pk and tokens_ever > :over order by tokens_ever limit 1
+select seq from messages indexed by messages_tokens
+where session_pk = :pk and tokens_ever > :over order by tokens_ever limit 1
 
 -- name: start_by_time
-select min(seq) from messages where session_pk = :pk and created_at >= :since
+select min(+seq) from messages indexed by messages_times where session_pk = :pk and created_at >= :since
 
 -- name: newest_turn
-select max(seq) from messages where session_pk = :pk and role = 'user'
+select max(seq) from messages indexed by messages_turns where session_pk = :pk and role = 'user'
 
 -- name: from_seq
 select * from messages where session_pk = :pk and seq >= :start order by seq
 
 -- name: opening_before
-select * from messages where session_pk = :pk and role = 'user' and seq < :start order by seq desc limit 1
+select * from messages indexed by messages_turns
+where session_pk = :pk and role = 'user' and seq < :start order by seq desc limit 1
 
 -- name: system_before
-select * from messages where session_pk = :pk and role = 'system' and seq < :start order by seq desc limit 1
+select * from messages indexed by messages_systems
+where session_pk = :pk and role = 'system' and seq < :start order by seq desc limit 1
 
 -- name: page
 select * from messages where session_pk = :pk and seq > :after order by seq limit :limit

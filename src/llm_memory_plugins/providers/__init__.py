@@ -1,0 +1,1 @@
+"""What models are behind: one provider a file, each implementing `ChatModel` or `Summariser`."""
