@@ -30,7 +30,7 @@ _REQUEST_FIELDS = ("session_id", "user_id", "query", "max_total_tokens", "max_to
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean 'x'?`, or the list of what is known."""
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
@@ -81,13 +81,14 @@ def moment(value: object, field: str) -> datetime:
         raise InvalidInput(field, "is too near the first or the last year") from None
 
 
-def _fields(item: object, known: Sequence[str], what: str) -> Mapping[str, Any]:
+def _fields(item: object, known: Sequence[str], what: str, where: str = "") -> Mapping[str, Any]:
     if not isinstance(item, Mapping):
-        raise InvalidInput(what, f"must be a mapping, not {type(item).__name__}")
+        raise InvalidInput(where or what, f"must be a mapping, not {type(item).__name__}")
     fields = cast("Mapping[str, Any]", item)
     for key in fields:
         if key not in known:
-            raise InvalidInput(str(key), f"is no field of a {what}; {nearest(str(key), known)}")
+            at = f"{where}.{key}" if where else str(key)
+            raise InvalidInput(at, f"is no field of a {what}; {nearest(str(key), known)}")
     return fields
 
 
@@ -106,9 +107,7 @@ def _name(value: object, field: str) -> str | None:
 
 def _tool_call(item: object, position: int) -> ToolCall:
     where = f"tool_calls.{position}"
-    if isinstance(item, ToolCall):
-        item = dict(item)
-    fields = _fields(item, ("id", "name", "arguments"), "tool call")
+    fields = _fields(item, ("id", "name", "arguments"), "tool call", where)
     arguments = fields.get("arguments", "{}")
     return ToolCall(
         id=check_id(fields.get("id"), f"{where}.id"),
@@ -142,7 +141,7 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
     Raises:
         InvalidInput: Names the field and the fix.
     """
-    fields = _fields(dict(item), (*_MESSAGE_FIELDS, *_STORED_FIELDS), "message")
+    fields = _fields(item, (*_MESSAGE_FIELDS, *_STORED_FIELDS), "message")
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
     if (role := fields.get("role")) not in _ROLES:
         raise InvalidInput("role", f"is {role!r:.40}; it must be one of {', '.join(_ROLES)}")
@@ -154,6 +153,8 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
     tool_call_id = _name(fields.get("tool_call_id"), "tool_call_id")
     if role == "tool" and tool_call_id is None:
         raise InvalidInput("tool_call_id", "is missing; a tool message answers one call")
+    if role == "user" and not (fields.get("payload") or str(fields["content"]).strip()):
+        raise InvalidInput("content", "is empty; a user message has to say something")
     if calls and role != "assistant":
         raise InvalidInput("tool_calls", f"belong to an assistant message, not to role {role!r}")
     identity = fields.get("id")
@@ -170,7 +171,7 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         metadata=_structure(fields.get("metadata"), "metadata") or EMPTY,
         payload=_structure(fields.get("payload"), "payload"),
     )
-    size = len(built.content.encode()) + len(extra_json(built) or "")
+    size = len(built.content.encode()) + len((extra_json(built) or "").encode())
     if size > max_bytes:
         raise InvalidInput("content", f"and what goes with it take {size:,} bytes; max_message_bytes is {max_bytes:,}")
     return built
@@ -205,7 +206,7 @@ def context_request(request: ContextRequest | Mapping[str, Any] | str) -> Contex
     """
     if isinstance(request, str):
         request = {"session_id": request}
-    fields = _fields(dict(request), _REQUEST_FIELDS, "context request")
+    fields = _fields(request, _REQUEST_FIELDS, "context request")
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
     budget = fields.get("max_total_tokens")
     budget = fields.get("max_tokens") if budget is None else budget

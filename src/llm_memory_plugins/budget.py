@@ -30,11 +30,17 @@ def shares(total: int, weights: Sequence[float], needs: Sequence[int]) -> list[i
             sated: list[int] = [i for i in hungry if needs[i] <= left * scale[i] / whole]
             for i in sated or hungry:
                 given[i] = needs[i] if sated else int(left * scale[i] / whole)
+            if not sated:  # whole tokens: what rounding leaves goes to the first ones
+                for i in hungry[: left - sum(given[i] for i in hungry)]:
+                    given[i] += 1
             left -= sum(needs[i] for i in sated)
             if not sated:
                 break
             hungry = [i for i in hungry if i not in sated]
     return given
+
+
+_SHORTEST = 16  # tokens below which being shorter is no merit: what is that short hardly says anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +64,11 @@ def fill(items: Sequence[Item], budget: int, *, length_exponent: float = 0.5) ->
     """Positions of the items worth having within `budget` tokens, in their order.
 
     Greedy by value / tokens ** `length_exponent`: 0 would fill the budget with whatever is best, 1 with whatever is
-    short. All are taken when all fit.
+    short, though no item counts as shorter than 16 tokens. All are taken when all fit.
     """
-    order = sorted(range(len(items)), key=lambda i: (-items[i].value / max(1, items[i].tokens) ** length_exponent, -i))
+    order = sorted(
+        range(len(items)), key=lambda i: (-items[i].value / max(_SHORTEST, items[i].tokens) ** length_exponent, -i)
+    )
     chosen: list[int] = []
     headings: set[Hashable] = set()
     for i in order:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -28,7 +28,6 @@ from llm_memory_plugins.types import ContextRequest, Message, Receipt, SessionSt
 
 if TYPE_CHECKING:
     import typer
-    from rich.text import Text
 else:
     try:
         import typer
@@ -68,9 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always. 0: done, 1: failed, 2: not understood, 130: interrupted.
     """
     try:
-        import rich  # noqa: F401 # pyright: ignore[reportUnusedImport]
         import typer  # noqa: F401 # pyright: ignore[reportUnusedImport]
-    except ImportError:
+
+        from llm_memory_plugins.display import shortened
+    except ImportError:  # `MissingExtra` is one too
         sys.exit(_HINT)
     settings = Settings()
     try:
@@ -80,8 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (LLMMemoryError, OSError, UnicodeError) as error:
         if settings.debug:
             traceback.print_exc()
-        from llm_memory_plugins.display import shortened
-
         sys.exit(f"error: {shortened(str(error), 1000)}")
 
 
@@ -89,13 +87,8 @@ def build() -> typer.Typer:
     """The typer application. It wants a `Settings` as its `obj`."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
     app.callback()(_options)
-    app.command("demo")(_demo)
-    app.command("import")(_import)
-    app.command("export")(_export)
-    app.command("show")(_show)
-    app.command("context")(_context)
-    app.command("stats")(_stats)
-    app.command("forget")(_forget)
+    for command in (_demo, _import, _export, _show, _context, _stats, _forget):
+        app.command(command.__name__.removeprefix("_"))(command)
     return app
 
 
@@ -104,8 +97,7 @@ def _options(
     database: Annotated[
         str | None,
         typer.Option(
-            metavar="URL_OR_PATH",
-            help="Where messages are kept; otherwise LLM_MEMORY_DATABASE_URL, or a file in your data directory.",
+            metavar="URL_OR_PATH", help="Otherwise LLM_MEMORY_DATABASE_URL, or a file in your data directory."
         ),
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Log, and show tracebacks.")] = False,
@@ -141,7 +133,7 @@ def _import(
 ) -> None:
     """Store the messages of a file; those that are there already are not stored again."""
     count = _run(_buffer(context), lambda memory: memory.import_(file, session_id=session, user_id=user))
-    print(f"{_number(count, 'message')} imported")
+    print(f"messages imported: {count}")
 
 
 def _export(
@@ -157,7 +149,7 @@ def _export(
             await _existing(memory, session, user)
         if file != "-":
             count = await memory.export(file, session_id=session, user_id=user)
-            print(f"{_number(count, 'message')} exported")
+            print(f"messages exported: {count}")
             return
         async for line in memory.export_lines(session, user):
             print(_escaped(line))
@@ -174,13 +166,14 @@ def _show(
     """Print the newest messages of a session."""
     from rich.console import Console
 
+    from llm_memory_plugins.display import said
+
     async def work(memory: ConversationBufferMemory) -> deque[Message]:
         stats = await _existing(memory, session, user)
         return deque([m async for m in memory.messages(stats.session_id, stats.user_id)], maxlen=last)
 
-    console = Console()
     for message in _run(_buffer(context), work):
-        console.print(_shown(message), soft_wrap=True)
+        Console().print(said(message), soft_wrap=True)
 
 
 def _context(
@@ -198,9 +191,8 @@ def _context(
         stats = await _existing(memory, session, user)
         if summarise:
             await memory.compact(stats.session_id, stats.user_id)
-        return await memory.get_context(
-            ContextRequest(session_id=stats.session_id, user_id=stats.user_id, query=question, max_total_tokens=budget)
-        )
+        asked = ContextRequest(session_id=stats.session_id, user_id=stats.user_id, query=question)
+        return await memory.get_context(replace(asked, max_total_tokens=budget))
 
     composed = _run(ConversationSummaryMemory(_settings(context).config()), work)
     if as_json:
@@ -221,7 +213,7 @@ def _stats(
     """List sessions: messages, turns, tokens, first and last time."""
     from rich.console import Console
 
-    from llm_memory_plugins.display import table
+    from llm_memory_plugins.display import sessions
 
     async def work(memory: ConversationBufferMemory) -> list[SessionStats]:
         if session is not None:
@@ -231,8 +223,7 @@ def _stats(
             listed.extend(page)
         return listed
 
-    headings = ("user", "session", "#messages", "#turns", "#tokens", "first", "last")
-    Console().print(table(*headings, rows=map(_stats_row, _run(_buffer(context), work))))
+    Console().print(sessions(_run(_buffer(context), work)))
 
 
 def _forget(
@@ -270,8 +261,11 @@ def _run(memory: MemoryT, work: Callable[[MemoryT], Awaitable[T]]) -> T:
     """Open a memory, do the work, close it. `asyncio.run` rather than `runner`: Ctrl-C then cancels the work."""
 
     async def inside() -> T:
-        async with memory:
+        await memory.initialize()
+        try:
             return await work(memory)
+        finally:
+            await memory.close()
 
     return asyncio.run(inside())
 
@@ -285,36 +279,10 @@ async def _existing(
     return stats
 
 
-def _shown(message: Message) -> Text:
-    """A message under a line that says when and by whom; nothing in it is obeyed by the terminal."""
-    from rich.text import Text
-
-    from llm_memory_plugins.display import printable
-
-    who = message.role if message.name is None else f"{message.name} ({message.role})"
-    calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
-    said = "\n".join(part for part in (message.content, *calls) if part)
-    head = f"{message.seq}  {message.created_at:%Y-%m-%d %H:%M}  {printable(who)}  {printable(message.id)}"
-    return Text(head, style="dim").append(f"\n{printable(said)}\n", style="not dim")
-
-
-def _stats_row(stats: SessionStats) -> list[str]:
-    times = ["" if at is None else f"{at:%Y-%m-%d %H:%M}" for at in (stats.first_at, stats.last_at)]
-    return [
-        *(stats.user_id, stats.session_id),
-        *(str(stats.message_count), str(stats.turn_count), str(stats.tokens)),
-        *times,
-    ]
-
-
 def _erased(user: str | None, session: str | None) -> str:
     if session is None:
         return f"everything of user {user!r}"
     return f"session {session!r}" + ("" if user is None else f" of user {user!r}")
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _plain(value: object) -> object:

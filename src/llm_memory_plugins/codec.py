@@ -22,6 +22,8 @@ from llm_memory_plugins.types import Message, ToolCall
 MAX_DEPTH = 64
 """Deeper values are refused: some readers cannot take them apart again."""
 
+_MAX_BITS = 13_000  # Python refuses to read or write integers of more than 4,300 digits
+
 _ENCODERS: dict[type, tuple[str, Callable[[Any], str]]] = {
     bytes: ("$bytes", lambda v: b64encode(v).decode()),
     datetime: ("$datetime", datetime.isoformat),
@@ -56,10 +58,12 @@ def _encode(value: Any, field: str, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise InvalidInput(field.split(".", maxsplit=1)[0], f"is nested deeper than {MAX_DEPTH} levels")
     if value is None or isinstance(value, bool | int):
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise InvalidInput(field, "is a number of more than 4,000 digits, which Python does not read back")
         return value
     if isinstance(value, str):
         check_text(value, field)
-        return str(value)
+        return str.__str__(value)  # of an Enum that is text, its value
     if isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidInput(field, "is not a finite number; JSON has no NaN or Infinity")
@@ -68,13 +72,23 @@ def _encode(value: Any, field: str, depth: int) -> Any:
         return _encode_mapping(cast("Mapping[Any, Any]", value), field, depth)
     if isinstance(value, tuple | set | frozenset):
         items = [_encode(item, f"{field}.{i}", depth + 1) for i, item in enumerate(cast("Sequence[Any]", value))]
-        return {"$tuple": items} if isinstance(value, tuple) else {"$set": sorted(items, key=json.dumps)}
+        if isinstance(value, tuple):
+            return {"$tuple": items}
+        if any(_holds_set(item) for item in cast("Sequence[Any]", value)):
+            raise InvalidInput(field, "is a set that holds a set; make the inner ones tuples")
+        return {"$set": sorted(items, key=json.dumps)}
     if isinstance(value, list):
         return [_encode(item, f"{field}.{i}", depth + 1) for i, item in enumerate(cast("list[Any]", value))]
     if (known := _ENCODERS.get(cast("type[object]", type(value)))) is not None:
         tag, encode = known
         return {tag: encode(value)}
     raise InvalidInput(field, f"is a {type(value).__name__}, which cannot be stored; convert it to JSON types first")
+
+
+def _holds_set(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return any(_holds_set(item) for item in cast("tuple[Any, ...]", value))
+    return isinstance(value, frozenset)
 
 
 def _encode_mapping(value: Mapping[Any, Any], field: str, depth: int) -> dict[str, Any]:

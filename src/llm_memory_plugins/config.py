@@ -31,7 +31,7 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 
 def _usual(name: str, *usual: str) -> Any:
     """A secret that also comes from the variables its provider's own tools read."""
-    return Field(default=None, validation_alias=AliasChoices(name, PREFIX + name.upper(), *usual))
+    return Field(default=None, validation_alias=AliasChoices(PREFIX + name.upper(), *usual))
 
 
 class Config(BaseSettings):

@@ -125,7 +125,7 @@ async def _remember(console: Console, memory: ConversationSummaryMemory, path: P
     async with _timed(console, "summarising") as done:
         await memory.drain()  # the import has begun it in the background; two at once would only race
         await memory.compact(session.session_id, session.user_id)
-        done.append(f"{session.tokens:,} tokens summarised, without a model")
+        done.append(f"the older of {session.tokens:,} tokens summarised, by rule")
     others = f"; the longest of {len(sessions)}" if len(sessions) > 1 else ""
     console.print(
         Text(
@@ -172,7 +172,7 @@ def made_from(messages: Sequence[Message]) -> list[Question]:
             continue
         who = message.name or f"the {message.role}"
         for name in {x.text for x in anchors.find(message.content) if x.kind == "name"}:
-            if speakers.isdisjoint(words(name)):
+            if len(name) > 3 and not _short_form(name, speakers):
                 names[name][who] += 1
         for topic in set(_TOPIC.findall(message.content)):
             if topic not in STOP_WORDS and topic not in speakers:
@@ -180,6 +180,11 @@ def made_from(messages: Sequence[Message]) -> list[Question]:
     found = [*_most(names, least=2), *_most(topics, least=2), *_most(names, least=1), *_most(topics, least=1)]
     asked = dict.fromkeys(f"What did {who} say about {what}?" for what, who in found)
     return [Question(text=text) for text in [*asked][:_QUESTIONS]] or [Question(text="What was this about?")]
+
+
+def _short_form(name: str, speakers: Iterable[str]) -> bool:
+    """Whether a name is that of a speaker, like "Mel" of "Melanie"."""
+    return any(speaker.startswith(word) for speaker in speakers for word in words(name))
 
 
 def _most(spoken: Mapping[str, Counter[str]], *, least: int) -> list[tuple[str, str]]:
@@ -208,10 +213,10 @@ async def _answer(
         }
     )
     took = 1000 * (time.perf_counter() - begun)
-    console.print(Text(f"\n  {context.tokens} / {budget} tokens, composed in {took:.0f} ms", style="bold"))
-    console.print(Padding(bar(context), (0, 0, 0, 2)))
+    console.print(Text(f"\n  with {budget} tokens, composed in {took:.0f} ms", style="bold"))
+    console.print(Padding(bar(context, width=40), (0, 0, 0, 2), expand=False))
     if budget <= _WHOLE:
-        console.print(Padding(Text(printable(context.text.rstrip())), (1, 0, 1, 6)))
+        console.print(Padding(Text(printable(context.text.rstrip())), (1, 0, 1, 6), expand=False))
     _print_pieces(console, context, question, origins, whole=budget <= _WHOLE)
     if question.evidence:
         tally.asked[budget] += 1
@@ -229,10 +234,11 @@ def _print_question(console: Console, question: Question) -> None:
 def _print_pieces(console: Console, context: Context, question: Question, origins: _Origins, *, whole: bool) -> None:
     """Where the pieces came from: all of them, or those with evidence and the best of each source."""
     shown = context.pieces if whole else _best(context, question, origins)
-    rows = [_piece_row(piece, origins.of(piece)) for piece in shown]
+    room = max(20, console.width - 53)  # what the other columns leave, so that a piece is one line
+    rows = [_piece_row(piece, origins.of(piece), room) for piece in shown]
     title = f"{len(context.pieces)} pieces" if whole else f"{len(shown)} of {len(context.pieces)} pieces"
-    headings = ("source", "from", "date", "#tokens", "#score", "text")
-    console.print(Padding(table(*headings, rows=rows, title=title), (0, 0, 0, 2)))
+    headings = ("source", "message", "date", "#tokens", "#score", "text")
+    console.print(Padding(table(*headings, rows=rows, title=title), (0, 0, 0, 2), expand=False))
 
 
 def _best(context: Context, question: Question, origins: _Origins) -> list[Piece]:
@@ -244,11 +250,13 @@ def _best(context: Context, question: Question, origins: _Origins) -> list[Piece
     return [piece for piece in context.pieces if id(piece) in best]
 
 
-def _piece_row(piece: Piece, messages: Sequence[Message]) -> list[str | Text]:
+def _piece_row(piece: Piece, messages: Sequence[Message], room: int) -> list[str | Text]:
     days = sorted({f"{message.created_at:%Y-%m-%d}" for message in messages})
-    origin = ", ".join(f"{shortened(message.id, 12)} (seq {message.seq})" for message in messages)
-    text = piece.text.split("\n", 1)[1] if piece.source == "summary" and not piece.text.startswith("-") else piece.text
-    return [piece.source, origin, " ".join(days), str(piece.tokens), f"{piece.score:.2f}", shortened(text, 60)]
+    origin = ", ".join(shortened(message.id, 12) for message in messages)
+    line = (
+        piece.text if piece.source == "messages" else piece.text[piece.text.find("- ") :]
+    )  # without the day's heading
+    return [piece.source, origin, " ".join(days), str(piece.tokens), f"{piece.score:.2f}", shortened(line, room)]
 
 
 def _print_evidence(console: Console, context: Context, question: Question, origins: _Origins) -> bool:

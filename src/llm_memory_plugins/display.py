@@ -11,7 +11,7 @@ from unicodedata import category
 
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.errors import MissingExtra
-from llm_memory_plugins.types import Dropped, Piece
+from llm_memory_plugins.types import Dropped, Message, Piece, SessionStats
 
 try:
     from rich.console import Group, RenderableType
@@ -20,7 +20,7 @@ try:
 except ImportError:
     raise MissingExtra("showing a context needs rich; pip install 'llm-memory-plugins[cli]'") from None
 
-__all__ = ["bar", "printable", "shortened", "table", "view"]
+__all__ = ["bar", "printable", "said", "sessions", "shortened", "table", "view"]
 
 _COLOURS = {"messages": "#4c78a8", "summary": "#f58518"}
 _OTHER_COLOUR = "#72b7b2"
@@ -101,6 +101,28 @@ def view(context: Context, *, width: int = 80) -> RenderableType:
         rows = (_dropped_row(dropped) for dropped in context.dropped)
         parts += [Text("\nleft out", style="bold"), table("source", "#count", "#tokens", "why", "ids", rows=rows)]
     return Group(*parts)
+
+
+def said(message: Message) -> Text:
+    """A message under a line that tells its position, time, speaker and id."""
+    who = message.role if message.name is None else f"{message.name} ({message.role})"
+    calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
+    content = "\n".join(part for part in (message.content, *calls) if part)
+    head = f"{message.seq}  {message.created_at:%Y-%m-%d %H:%M}  {who}  {message.id}"
+    return Text(shortened(head, 200), style="bold").append(f"\n{printable(content)}\n", style="not bold")
+
+
+def sessions(listed: Iterable[SessionStats]) -> Table:
+    """Sessions with their counts and times (UTC)."""
+    rows = (
+        [
+            *(stats.user_id, stats.session_id),
+            *map(str, (stats.message_count, stats.turn_count, stats.tokens)),
+            *("" if at is None else f"{at:%Y-%m-%d %H:%M}" for at in (stats.first_at, stats.last_at)),
+        ]
+        for stats in listed
+    )
+    return table("user", "session", "#messages", "#turns", "#tokens", "first", "last", rows=rows)
 
 
 def _piece_row(piece: Piece, width: int) -> list[str | Text]:

@@ -23,7 +23,7 @@ def quoted(text: str) -> str:
 def message_line(message: Message) -> str:
     """A message as `speaker: text`, with its tool calls, ending in a newline."""
     # A slash after a newline would be joined to the line before it by o200k_base, and counts would not add up.
-    speaker = " ".join(message.speaker.split()).lstrip("/") or message.role
+    speaker = " ".join(message.speaker.split()).lstrip("/ ") or message.role
     calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
     said = "\n".join([message.content, *calls] if message.content else calls)
     return f"{quoted(speaker)}: {quoted(said)}\n"

@@ -6,13 +6,14 @@ once a level and not once a pass, and reading a long history costs its logarithm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import log
 
 from llm_memory_plugins.budget import Item, fill
 from llm_memory_plugins.ports import TokenCounter
 from llm_memory_plugins.rendering import quoted
-from llm_memory_plugins.text import content_words, relevance, split_speaker
+from llm_memory_plugins.text import content_words, split_speaker
 from llm_memory_plugins.types import Message, Summary, SummaryLine
 
 FANOUT = 8
@@ -123,21 +124,40 @@ def choose(
 ) -> tuple[list[SummaryLine], list[float]]:
     """The lines worth their tokens, day headings included, and the score of each.
 
-    A line is worth its weight, lifted by the share of the query's words that it or its neighbours hold.
+    A line is worth its weight; with a query, half of that and half what it or its neighbours hold of the query.
     """
-    asked = set(content_words(query))
-    own = [relevance(asked, line.text) for line in lines] if asked else [0.0] * len(lines)
-    around = [0.0, *own, 0.0]
-    scores = [
-        min(1.0, 0.5 * line.weight + 0.5 * max(own[i], 0.5 * max(around[i], around[i + 2]))) if asked else line.weight
-        for i, line in enumerate(lines)
-    ]
+    scores = [line.weight for line in lines]
+    if asked := _asked(query, lines):
+        own = [_matched(asked, line) for line in lines]
+        around = [0.0, *own, 0.0]
+        for i, line in enumerate(lines):
+            scores[i] = 0.5 * line.weight + 0.5 * max(own[i], 0.5 * max(around[i], around[i + 2]))
     items = [
-        Item(line.tokens, scores[i] ** 2 if asked else scores[i], heading(line), counter.count(heading(line)))
+        Item(line.tokens, scores[i] ** 2 if query else scores[i], heading(line), counter.count(heading(line)))
         for i, line in enumerate(lines)
     ]
     chosen = fill(items, budget)
     return [lines[i] for i in chosen], [scores[i] for i in chosen]
+
+
+def _asked(query: str, lines: Sequence[SummaryLine]) -> dict[str, float]:
+    """The words of a query and what each tells, between 0 and 1 in all: rare words more (inverse document frequency).
+
+    Names of speakers tell little, since every line of theirs bears them, and are left out where others are left.
+    """
+    words = set(content_words(query))
+    if not words:
+        return {}
+    speakers = set(content_words(" ".join({split_speaker(line.text)[0] for line in lines})))
+    words = words - speakers or words
+    spoken = [_said_words(line) for line in lines]
+    telling = {word: log(1 + len(lines) / (1 + sum(word in said for said in spoken))) for word in words}
+    whole = sum(telling.values())
+    return {word: value / whole for word, value in telling.items()} if whole else {}
+
+
+def _matched(asked: Mapping[str, float], line: SummaryLine) -> float:
+    return sum(asked.get(word, 0.0) for word in _said_words(line))
 
 
 def whole_size(lines: Sequence[SummaryLine], counter: TokenCounter) -> int:

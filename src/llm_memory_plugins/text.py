@@ -20,7 +20,6 @@ __all__ = [
     "UNSPACED",
     "clauses",
     "content_words",
-    "relevance",
     "sentences",
     "split_speaker",
     "stem",
@@ -196,14 +195,3 @@ def split_speaker(line: str) -> tuple[str, str]:
     """The speaker and the words of a line like "Ann: I moved"; the speaker is empty where the line names none."""
     found = _SPEAKER.match(line)
     return (" ".join(found[1].split()), line[found.end() :]) if found else ("", line)
-
-
-def relevance(query: Iterable[str], text: str) -> float:
-    """How much of a query a text speaks of: the share of the distinct query stems that it holds, 0..1.
-
-    Args:
-        query: Stems, as `content_words` gives them.
-        text: Any text.
-    """
-    wanted = set(query)
-    return len(wanted.intersection(content_words(text))) / len(wanted) if wanted else 0.0

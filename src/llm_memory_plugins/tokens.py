@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
@@ -27,6 +28,11 @@ TokenizerName = Literal["auto", "estimate", "cl100k_base", "o200k_base"]
 _CACHED_AS = {
     "cl100k_base": "9b5ad71b2ce5302211f9c61530b329a4922fc6a4",
     "o200k_base": "fb374d419588a4632f3f557e76b4b70aebbca790",
+}
+# tiktoken's own check sums. It would remove a damaged file and fetch it again, so that is looked for first.
+_SHA256 = {
+    "cl100k_base": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
 }
 _environment = Lock()
 
@@ -63,10 +69,14 @@ def _cache_folders() -> Iterator[Path]:
         yield Path(place) / "core" / "_static" / "tiktoken_cache"
 
 
+def _is_whole(file: Path, name: str) -> bool:
+    return file.is_file() and sha256(file.read_bytes()).hexdigest() == _SHA256[name]
+
+
 @cache
 def _tiktoken(name: str) -> TiktokenCounter | None:
     """The counter, or None when tiktoken or its file for this encoding is not on this machine."""
-    folder = next((f for f in _cache_folders() if (f / _CACHED_AS[name]).is_file()), None)
+    folder = next((folder for folder in _cache_folders() if _is_whole(folder / _CACHED_AS[name], name)), None)
     if folder is None or find_spec("tiktoken") is None:
         return None
     import tiktoken
@@ -100,6 +110,6 @@ def counter(name: TokenizerName = "auto") -> TokenCounter:
     if find_spec("tiktoken") is None:
         raise MissingExtra(f"tokenizer={name!r} needs tiktoken: pip install tiktoken")
     raise ConfigError(
-        f"tokenizer={name!r}: its file is not on this machine and nothing is downloaded at run time; "
+        f"tokenizer={name!r}: its file is not on this machine (or damaged) and nothing is downloaded at run time; "
         "set TIKTOKEN_CACHE_DIR to a folder that has it, or install llama-index-core, which carries it"
     )

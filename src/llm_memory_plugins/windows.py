@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import chain
+from itertools import chain, dropwhile
 
 from llm_memory_plugins.errors import BudgetError
 from llm_memory_plugins.ports import TokenCounter
@@ -79,7 +79,7 @@ def grouped(messages: Iterable[Message]) -> tuple[list[Group], list[Dropped]]:
         elif message.tool_calls:
             groups.append([message])
             waiting.append((groups[-1], {call.id for call in message.tool_calls}))
-        elif message.content.strip() or message.payload:
+        elif _says(message):
             groups.append([message])
         else:
             gone.setdefault("it says nothing", []).append(message)
@@ -138,7 +138,7 @@ def select(
     systems = [m for m in (tail.system, *tail.messages) if m and m.role == "system" and alive(m) and m.content.strip()]
     if len(systems) > 1:
         dropped.append(_dropped("a newer system message replaces it", systems[:-1]))
-    begun_before = tail.opening if tail.opening and alive(tail.opening) else None
+    begun_before = tail.opening if tail.opening and alive(tail.opening) and _says(tail.opening) else None
     turns = _turns(groups, begun_before, counter)
     if len(turns) > 1 and turns[0].first.role != "user":
         dropped.append(_dropped("before the first user message", turns[0].messages))
@@ -155,13 +155,16 @@ def select(
         dropped.extend(lost)
     messages = (*([system] if system else ()), *chain.from_iterable(turn.messages for turn in kept))
     tokens = sum(cost(m, counter) for m in messages)
-    known = len(messages) + sum(d.count for d in dropped if not d.reason.startswith("shortened"))
-    if (older := tail.stats.message_count - known) > 0:
+    gone = [d for d in dropped if not d.reason.startswith("shortened")]
+    if (older := tail.stats.message_count - len(messages) - sum(d.count for d in gone)) > 0:
         reason = "older than the window" if len(kept) == len(turns) or budget is None else "older than what fits"
-        dropped.append(
-            Dropped(source="messages", reason=reason, count=older, tokens=max(0, tail.stats.tokens - tokens))
-        )
+        rest = max(0, tail.stats.tokens - tokens - sum(d.tokens for d in gone))
+        dropped.append(Dropped(source="messages", reason=reason, count=older, tokens=rest))
     return Selection(messages, tokens, tuple(dropped))
+
+
+def _says(message: Message) -> bool:
+    return bool(message.content.strip() or message.payload)
 
 
 def _alive(not_before: datetime | None) -> Callable[[Message], bool]:
@@ -268,7 +271,7 @@ def covers(tail: Tail, window: Window) -> bool:
     limits = [window.max_tokens] if window.max_tokens else []
     if window.kind == "tokens":
         limits.append(window.size)
-    if limits and sum(m.tokens for m in messages) >= min(limits):
+    if limits and sum(m.tokens for m in dropwhile(lambda m: m.role == "tool", messages)) >= min(limits):
         return True
     if window.kind == "time" and window.now is not None and messages:
         since = window.now - timedelta(seconds=window.size)

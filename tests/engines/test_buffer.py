@@ -38,7 +38,9 @@ async def fill(memory, turns, **more):
 async def test_the_last_turns_come_back_as_messages_and_as_text(memory):
     await fill(memory, 10)
     context = await memory.get_context({"session_id": "s"})
-    assert [m["content"] for m in context["messages"]] == [f"{r} {n}" for n in (7, 8, 9) for r in ("question", "answer")]
+    assert [m["content"] for m in context["messages"]] == [
+        f"{r} {n}" for n in (7, 8, 9) for r in ("question", "answer")
+    ]
     assert context.get("summary", "") == ""
     assert context.text.splitlines()[1:3] == ["user: question 7", "assistant: answer 7"]
     assert context.tokens == sum(p.tokens for p in context.pieces) + 7 + 3
@@ -110,7 +112,7 @@ async def test_an_engine_for_one_user_sees_nobody_else(config, memory):
             lambda user: scoped.get_session_stats("s", user),
             lambda user: scoped.clear("s", user),
             lambda user: scoped.forget(user_id=user),
-            lambda user: scoped.list_sessions(user),
+            scoped.list_sessions,
             lambda user: scoped.store({"session_id": "s", "user_id": user, "role": "user", "content": "x"}),
         ):
             told = []
@@ -142,7 +144,7 @@ async def test_clear_and_forget_leave_no_trace(memory, tmp_path):
 async def test_bad_input_stores_nothing(memory):
     with pytest.raises(InvalidInput, match=r"1\.role"):
         await memory.store([*turn(1)[:1], {"session_id": "s", "role": "usr", "content": "x"}])
-    with pytest.raises(InvalidInput, match="sesion_id.*did you mean 'session_id'"):
+    with pytest.raises(InvalidInput, match=r"sesion_id.*did you mean 'session_id'"):
         await memory.get_context({"sesion_id": "s"})
     assert (await memory.get_session_stats("s")).message_count == 0
 
@@ -195,7 +197,9 @@ async def test_retention_hides_at_once_and_removes_soon(config, clock):
         assert [m.content for m in context.messages] == ["question 2", "answer 2"]
         await memory.store(turn(3))
         await memory.drain()
-        assert [m.content async for m in memory.messages("s")] == [f"{r} {n}" for n in (2, 3) for r in ("question", "answer")]
+        assert [m.content async for m in memory.messages("s")] == [
+            f"{r} {n}" for n in (2, 3) for r in ("question", "answer")
+        ]
 
 
 async def test_two_engines_on_one_file_see_each_other_s_writes_at_once(config):
@@ -264,7 +268,10 @@ def test_other_urls_are_refused_without_being_shown(url):
 
 async def test_in_memory_databases_are_their_own(clock):
     url = "sqlite:///:memory:"
-    async with ConversationBufferMemory({"database_url": url}) as a, ConversationBufferMemory({"database_url": url}) as b:
+    async with (
+        ConversationBufferMemory({"database_url": url}) as a,
+        ConversationBufferMemory({"database_url": url}) as b,
+    ):
         await a.store({"session_id": "s", "role": "user", "content": "x"})
         assert len((await a.get_context("s")).messages) == 1
         assert (await b.get_context("s")).messages == ()

@@ -132,9 +132,8 @@ async def test_a_bad_summariser_costs_nothing_and_is_tried_again(memory, summari
     await memory.drain()
     before = await memory.get_context("s")
     for name, value in trouble.items():
-        if name == "answer":
-            value = [SummaryLine(x.text, x.seqs, clock.time, x.weight) for x in value]
-        setattr(summariser, name, value)
+        dated = [SummaryLine(x.text, x.seqs, clock.time, x.weight) for x in value] if name == "answer" else value
+        setattr(summariser, name, dated)
     await memory.store(talk(20, 40))
     await memory.drain()
     with pytest.raises(ModelError):
@@ -186,10 +185,16 @@ async def test_two_engines_summarise_each_range_once(settings):
 
 
 async def test_numbers_names_and_addresses_survive_a_summariser_that_drops_them(memory, summariser):
-    facts = ["the invoice is INV-2024-0091", "call 555-0142 at 14:30", "see https://example.org/a?b=1", "in /etc/app/x.yaml"]
+    facts = [
+        "the invoice is INV-2024-0091",
+        "call 555-0142 at 14:30",
+        "see https://example.org/a?b=1",
+        "in /etc/app/x.yaml",
+    ]
     summariser.answer = None
     await memory.store(
-        [{"session_id": "s", "role": "user", "content": f"Note that {fact} and keep it."} for fact in facts] + talk(0, 5)
+        [{"session_id": "s", "role": "user", "content": f"Note that {fact} and keep it."} for fact in facts]
+        + talk(0, 5)
     )
     await memory.compact("s")
     summary = (await memory.get_context("s")).summary

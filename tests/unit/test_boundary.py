@@ -12,6 +12,7 @@ from llm_memory_plugins.types import ContextRequest, Message, SessionRef, ToolCa
 NOW = datetime(2026, 3, 1, 9, 30, tzinfo=UTC)
 HELLO = {"session_id": "s", "role": "user", "content": "hello"}
 CALL = {"id": "c", "name": "look", "arguments": "{}"}
+CALLING = {"role": "assistant"}
 
 
 def check(item, max_bytes=1000):
@@ -28,7 +29,13 @@ def refused(item, **more):
 def test_a_message_and_what_it_is_given():
     first, second = check(HELLO), check(HELLO)
     assert (first.session_id, first.role, first.content, first.created_at) == ("s", "user", "hello", NOW)
-    assert (first.user_id, first.name, first.tool_calls, dict(first.metadata), first.payload) == (None, None, (), {}, None)
+    assert (first.user_id, first.name, first.tool_calls, dict(first.metadata), first.payload) == (
+        None,
+        None,
+        (),
+        {},
+        None,
+    )
     assert UUID(first.id).version == 7
     assert first.id < second.id
 
@@ -81,14 +88,14 @@ def test_a_message_comes_in_again_as_it_was_except_for_what_stores_give():
         ({"role": "tool", "tool_call_id": ""}, "tool_call_id", "missing"),
         ({"role": "tool", "tool_call_id": 4}, "tool_call_id", "int"),
         ({"tool_calls": [CALL]}, "tool_calls", "assistant"),
-        ({"role": "assistant", "tool_calls": "look"}, "tool_calls", "list"),
-        ({"role": "assistant", "tool_calls": CALL}, "tool_calls", "list"),
-        ({"role": "assistant", "tool_calls": [CALL, {"name": "x"}]}, "tool_calls.1.id", "NoneType"),
-        ({"role": "assistant", "tool_calls": [{**CALL, "name": ""}]}, "tool_calls.0.name", "empty"),
-        ({"role": "assistant", "tool_calls": [{**CALL, "arguments": "\x00"}]}, "tool_calls.0.arguments", "NUL"),
-        ({"role": "assistant", "tool_calls": [{**CALL, "arguments": {"a": float("nan")}}]}, "tool_calls.0.arguments.a", "NaN"),
+        (CALLING | {"tool_calls": "look"}, "tool_calls", "list"),
+        (CALLING | {"tool_calls": CALL}, "tool_calls", "list"),
+        (CALLING | {"tool_calls": [CALL, {"name": "x"}]}, "tool_calls.1.id", "NoneType"),
+        (CALLING | {"tool_calls": [{**CALL, "name": ""}]}, "tool_calls.0.name", "empty"),
+        (CALLING | {"tool_calls": [{**CALL, "arguments": "\x00"}]}, "tool_calls.0.arguments", "NUL"),
+        (CALLING | {"tool_calls": [{**CALL, "arguments": {"a": float("nan")}}]}, "tool_calls.0.arguments.a", "NaN"),
         ({"contnet": "x"}, "contnet", "did you mean 'content'"),
-        ({"thread": "x"}, "thread", "known are"),
+        ({"zzz": "x"}, "zzz", "known are"),
     ],
 )  # fmt: skip
 def test_hostile_and_broken_input_is_refused_by_name(change, field, says):
@@ -119,11 +126,15 @@ def test_the_size_limit_is_in_bytes_whatever_the_part():
 
 @pytest.mark.parametrize("call", ["look", 7, {**CALL, "argumnets": "{}"}])
 def test_a_broken_tool_call_is_named_by_its_position(call):
-    assert refused({"role": "assistant", "tool_calls": [CALL, call]}).field.startswith("tool_calls.1")
+    assert refused(CALLING | {"tool_calls": [CALL, call]}).field.startswith("tool_calls.1")
 
 
 def test_tool_calls_come_as_mappings_or_values_with_text_or_structure_for_arguments():
-    calls = [ToolCall("1", "look", "{}"), {"id": "2", "name": "look"}, {"id": "3", "name": "look", "arguments": {"q": "é"}}]
+    calls = [
+        ToolCall("1", "look", "{}"),
+        {"id": "2", "name": "look"},
+        {"id": "3", "name": "look", "arguments": {"q": "é"}},
+    ]
     item = check({**HELLO, "role": "assistant", "content": "", "tool_calls": calls})
     assert [(c.id, c.arguments) for c in item.tool_calls] == [("1", "{}"), ("2", "{}"), ("3", '{"q":"é"}')]
 
@@ -210,7 +221,7 @@ def test_a_context_request():
         *((({"session_id": bad}, "session_id")) for bad in ("", None, 7, "\x00")),
         *(({"session_id": "s", "query": bad}, "query") for bad in (7, "\x00", "\ud800")),
         *((("", "session_id"), ({}, "session_id"), ({"session_id": "s", "qeury": "x"}, "qeury"))),
-        *(((7, "context request"), (None, "context request"), (["s"], "context request"))),
+        *((bad, "context request") for bad in (7, None, ["s"], b"s")),
     ],
 )  # fmt: skip
 def test_a_broken_context_request_is_refused_by_name(asked, field):
@@ -223,3 +234,8 @@ def test_nearest():
     assert nearest("sesion_id", ["session_id", "user_id"]) == "did you mean 'session_id'?"
     assert nearest("zzz", ["b", "a"]) == "known are a, b"
     assert isinstance(check(HELLO), Message)
+
+
+@pytest.mark.parametrize("content", ["", " \n\t"])
+def test_a_user_message_has_to_say_something(content):
+    assert refused({"role": "user", "content": content}).field == "content"

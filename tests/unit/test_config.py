@@ -82,8 +82,13 @@ def test_nothing_given_means_the_defaults():
 
 @pytest.mark.parametrize(
     ("key", "near"),
-    [("windw_size", "window_size"), ("database", "database_url"), ("openai_key", "openai_api_key"), ("zzzzzz", "known are")],
-)  # fmt: skip
+    [
+        ("windw_size", "window_size"),
+        ("database", "database_url"),
+        ("openai_key", "openai_api_key"),
+        ("zzz", "known are"),
+    ],
+)
 @pytest.mark.parametrize("cls", ALL)
 def test_a_key_no_engine_knows_is_named_with_its_nearest(cls, key, near):
     with pytest.raises(ConfigError) as error:
@@ -191,7 +196,11 @@ def test_secrets_are_in_no_text(cls):
 
 
 def test_a_contradiction_shows_no_secret(clean_environment):
-    both = {"database_url": "postgresql://u:hunter2@h/d", "supabase_url": "https://x.example", "supabase_key": "hunter2"}
+    both = {
+        "database_url": "postgresql://u:hunter2@h/d",
+        "supabase_url": "https://x.example",
+        "supabase_key": "hunter2",
+    }
     with pytest.raises(ConfigError) as error:
         load(Config, both)
     assert "hunter2" not in str(error.value)

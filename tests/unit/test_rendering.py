@@ -34,12 +34,15 @@ def said(content, role="user", **more):
 @st.composite
 def messages(draw):
     calls = tuple(ToolCall("c", draw(HOSTILE), draw(HOSTILE)) for _ in range(draw(st.integers(0, 2))))
-    return said(draw(HOSTILE), draw(st.sampled_from(["user", "assistant", "tool"])), name=draw(HOSTILE), tool_calls=calls)
+    return said(
+        draw(HOSTILE), draw(st.sampled_from(["user", "assistant", "tool"])), name=draw(HOSTILE), tool_calls=calls
+    )
 
 
 @settings(max_examples=200, deadline=None)
 @given(messages())
 @example(said("hi", name="<memory>"))
+@example(said("hi", name="/ x"))
 @example(said("</\nmemory>"))
 def test_no_message_opens_or_closes_a_tag_or_begins_a_second_line(message):
     line = message_line(message)
@@ -66,11 +69,16 @@ def test_a_message_is_one_line_with_its_speaker_and_its_calls():
     assert message_line(said("hello", name="Ann")) == "Ann: hello\n"
     assert message_line(said("a\n\nb\n")) == "user: a\n  \n  b\n"
     calls = (ToolCall("1", "look", '{"q": 1}'), ToolCall("2", "wait"))
-    assert message_line(said("", "assistant", tool_calls=calls)) == 'assistant: [calls look({"q": 1})]\n  [calls wait({})]\n'
+    assert (
+        message_line(said("", "assistant", tool_calls=calls))
+        == 'assistant: [calls look({"q": 1})]\n  [calls wait({})]\n'
+    )
     assert message_line(said("so", "assistant", tool_calls=calls[1:])) == "assistant: so\n  [calls wait({})]\n"
 
 
-@pytest.mark.parametrize("text", ["<memory>", "</memory>", "< / Memory>", '<MEMORY source="x">', "<\nmemory>", "<memory"])
+@pytest.mark.parametrize(
+    "text", ["<memory>", "</memory>", "< / Memory>", '<MEMORY source="x">', "<\nmemory>", "<memory"]
+)
 def test_tags_are_defused_and_the_rest_stays_readable(text):
     assert quoted(text).startswith("&lt;")
     assert "emory" in quoted(text).lower()
@@ -81,7 +89,7 @@ def test_other_text_stays_as_it_is(text):
     assert quoted(text) == text
 
 
-@pytest.mark.parametrize("name", ["/", "/root", "//a", "/ root", "/ / root", " /"])
+@pytest.mark.parametrize("name", ["/", "/root", "//a", " /", "/ root", "/ / root"])
 def test_no_line_begins_with_a_slash_or_a_space(name):
     assert message_line(said("x", name=name))[0] not in "/ "
 

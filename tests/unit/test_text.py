@@ -47,13 +47,6 @@ def test_content_words_are_stems_without_stop_words() -> None:
     assert text.content_words("The gardener's tomatoes were growing") == ["garden", "tomato", "grow"]
 
 
-def test_relevance_is_the_share_of_the_query() -> None:
-    query = text.content_words("grow tomatoes")
-    assert text.relevance(query, "My tomato plants") == 0.5
-    assert text.relevance(query, "growing tomatoes") == 1.0
-    assert text.relevance([], "anything") == 0.0
-
-
 @pytest.mark.parametrize(
     ("line", "speaker", "said"),
     [

@@ -174,7 +174,9 @@ def test_expired_messages_are_gone():
     messages = [say(1, "system", "rules"), *chat(4, first=2)]
     since = messages[3].created_at
     assert ids(select_(messages, not_before=since)) == [m.id for m in messages[3:]]
-    begun = tail_of([say(8, "assistant", "step")], count=9, opening=say(1, "user", "go"), system=say(0, "system", "old"))
+    begun = tail_of(
+        [say(8, "assistant", "step")], count=9, opening=say(1, "user", "go"), system=say(0, "system", "old")
+    )
     assert ids(select_(begun, not_before=START + timedelta(seconds=30))) == ["m8"]
 
 
@@ -220,3 +222,20 @@ def test_covers():
     assert covers(part, Window("time", 29, now=at))
     assert not covers(part, Window("time", 30, now=at)), "an older message may be as new as that"
     assert not covers(tail_of([], count=8), Window("time", 1, now=at))
+
+
+def test_a_copy_cut_between_a_call_and_its_results_does_not_cover():
+    messages = [say(1, "user", "go"), call(2, "a"), result(3, "a", "data " * 200)]
+    copy = tail_of(messages[2:], count=3, opening=messages[0])
+    window = Window("turns", 5, max_tokens=100)
+    assert not covers(copy, window) or select_(copy, window, max_tokens=100) == select_(
+        messages, window, max_tokens=100
+    )
+
+
+def test_the_tokens_of_what_is_left_out_add_up():
+    messages = [say(1, "assistant", "welcome"), *chat(3, first=3), result(9, "unasked")]
+    every = sum(m.tokens for m in messages)
+    stats = SessionStats(session_id="s", message_count=20, tokens=every + 500)
+    selection = select_(Tail(stats=stats, messages=tuple(messages)), Window("turns", 1))
+    assert selection.tokens + sum(d.tokens for d in selection.dropped) == every + 500

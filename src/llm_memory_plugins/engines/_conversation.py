@@ -199,7 +199,7 @@ class ConversationMemory(Engine[ConfigT]):
     async def _import_batches(self, path: str | Path, defaults: Mapping[str, str]) -> AsyncIterator[list[Message]]:
         batch: list[Message] = []
         number = 0
-        async with await anyio.open_file(path, encoding="utf-8") as file:
+        async with await anyio.open_file(path, "rb") as file:
             async for line in file:
                 number += 1
                 if line.strip():
@@ -210,14 +210,17 @@ class ConversationMemory(Engine[ConfigT]):
         if batch:
             yield batch
 
-    def _parsed(self, line: str, number: int, defaults: Mapping[str, str]) -> Message:
+    def _parsed(self, raw: bytes, number: int, defaults: Mapping[str, str]) -> Message:
         try:
+            line = raw.decode("utf-8-sig").strip()
             fields = loads(line)
-        except (ValueError, RecursionError):
+        except UnicodeDecodeError:
+            raise InvalidInput(f"line {number}", "is not UTF-8") from None
+        except (ValueError, TypeError, RecursionError):
             raise InvalidInput(f"line {number}", "is not a JSON object") from None
         if not isinstance(fields, dict):
             raise InvalidInput(f"line {number}", "is not a JSON object")
-        made = {"id": str(uuid5(NAMESPACE_URL, f"{number}:{line.strip()}"))}
+        made = {"id": str(uuid5(NAMESPACE_URL, f"{number}:{line}"))}
         try:
             return boundary.message(
                 {**made, **defaults, **fields},

@@ -130,7 +130,9 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             ModelError: When the summariser failed. Messages and earlier summaries are as they were.
         """
         await self.initialize()
-        return await self._compactor.run(self._session(session_id, user_id), everything=True)
+        ref = self._session(session_id, user_id)
+        await self.drain()  # this engine's own background work may hold the range
+        return await self._compactor.run(ref, everything=True)
 
     async def close(self) -> None:
         """Let running background work finish for a moment, then let go of everything. Idempotent."""

@@ -214,6 +214,7 @@ def _start(connection: sqlite3.Connection, pk: int, window: Window, *, tokens_ev
         start = min(seq("start_by_time", since=since) or newest, newest) - 1
     if limits:
         start = max(start, seq("start_by_tokens", over=tokens_ever - min(limits)) or 0)
+        start = seq("start_of_group", start=start) or start  # results of tools are nothing without their call
     return start
 
 

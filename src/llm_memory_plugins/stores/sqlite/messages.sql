@@ -34,6 +34,9 @@ select min(seq) from (
 select seq from messages indexed by messages_tokens
 where session_pk = :pk and tokens_ever > :over order by tokens_ever limit 1
 
+-- name: start_of_group
+select seq from messages where session_pk = :pk and seq <= :start and role <> 'tool' order by seq desc limit 1
+
 -- name: start_by_time
 select min(+seq) from messages indexed by messages_times where session_pk = :pk and created_at >= :since
 
