@@ -9,7 +9,7 @@ where a script writes no spaces) and never dropped.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import cast
 

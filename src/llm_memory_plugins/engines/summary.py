@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cachetools import LRUCache
+
 from llm_memory_plugins import boundary, budget, summaries, windows, wiring
 from llm_memory_plugins.config import SummaryConfig
 from llm_memory_plugins.context import Context
@@ -26,6 +28,7 @@ from llm_memory_plugins.types import (
 )
 from llm_memory_plugins.wiring import Ports, now
 
+_WATCHED = 10_000  # sessions
 _LONGEST_WAIT = 300.0  # seconds between two tries at a range whose summariser fails
 
 
@@ -56,7 +59,8 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             summariser, models = wiring.summariser(self.config, self._ports.counter)
             self._backends.update(models)
         self._compactor = Compactor(self.config, self._ports, summariser, clock)
-        self._unchecked: dict[SessionRef, int] = {}  # tokens stored since it was last seen whether to summarise
+        # Tokens stored since it was last seen whether to summarise; a session that fell out is simply looked at again.
+        self._unchecked = LRUCache[SessionRef, int](_WATCHED)
         self._compacting: set[SessionRef] = set()
         self._failures: dict[SessionRef, int] = {}
         self._retries: dict[SessionRef, asyncio.TimerHandle] = {}
