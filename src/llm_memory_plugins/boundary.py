@@ -107,7 +107,9 @@ def _name(value: object, field: str) -> str | None:
 
 def _tool_call(item: object, position: int) -> ToolCall:
     where = f"tool_calls.{position}"
-    fields = _fields(item, ("id", "name", "arguments"), "tool call", where)
+    fields = _fields(item, ("id", "name", "arguments", "type", "function"), "tool call", where)
+    if "function" in fields:  # OpenAI's form, which `Context.chat` gives
+        fields = {**fields, **_fields(fields["function"], ("name", "arguments"), "function", f"{where}.function")}
     arguments = fields.get("arguments", "{}")
     return ToolCall(
         id=check_id(fields.get("id"), f"{where}.id"),
@@ -148,12 +150,15 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
     if "content" not in fields:
         raise InvalidInput("content", "is missing; it may be empty where tool_calls or payload say something")
     calls = fields.get("tool_calls") or ()
+    content = fields["content"]
+    if content is None and (calls or fields.get("payload")):
+        content = ""
     if isinstance(calls, str) or not isinstance(calls, Sequence):
         raise InvalidInput("tool_calls", "must be a list of {id, name, arguments}")
     tool_call_id = _name(fields.get("tool_call_id"), "tool_call_id")
     if role == "tool" and tool_call_id is None:
         raise InvalidInput("tool_call_id", "is missing; a tool message answers one call")
-    if role == "user" and not (fields.get("payload") or str(fields["content"]).strip()):
+    if role == "user" and not (fields.get("payload") or str(content or "").strip()):
         raise InvalidInput("content", "is empty; a user message has to say something")
     if calls and role != "assistant":
         raise InvalidInput("tool_calls", f"belong to an assistant message, not to role {role!r}")
@@ -163,7 +168,7 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         session_id=ref.session_id,
         user_id=ref.user_id,
         role=cast("Role", role),
-        content=_text(fields["content"], "content"),
+        content=_text(content, "content"),
         created_at=moment(fields.get("created_at") or now, "created_at"),
         name=_name(fields.get("name"), "name"),
         tool_calls=tuple(_tool_call(call, i) for i, call in enumerate(cast("Sequence[object]", calls))),

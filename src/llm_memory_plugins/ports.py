@@ -111,8 +111,11 @@ class SummaryLog(Protocol):
         """Give the claim back early, after a failure."""
         ...
 
-    async def commit(self, session: SessionRef, node: Summary) -> None:
+    async def commit(self, session: SessionRef, node: Summary, *, holder: str) -> None:
         """Store a node: a leaf must begin just behind what is covered, a parent exactly over existing nodes.
+
+        Only for who holds the claim: it went with the session if that was erased meanwhile, even when another one of
+        the same name has begun.
 
         Raises:
             Conflict: When it does not: another process was faster, or the messages are gone.

@@ -6,8 +6,10 @@ once a level and not once a pass, and reading a long history costs its logarithm
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from math import log
 
 from llm_memory_plugins.budget import Item, fill
@@ -15,6 +17,8 @@ from llm_memory_plugins.ports import TokenCounter
 from llm_memory_plugins.rendering import quoted
 from llm_memory_plugins.text import content_words, split_speaker
 from llm_memory_plugins.types import Message, Summary, SummaryLine
+
+_WORD = 24  # characters of a word that are compared
 
 FANOUT = 8
 """Nodes of one level that are rolled up into one of the next."""
@@ -52,8 +56,14 @@ def grounded(lines: Sequence[SummaryLine], sources: Sequence[SummaryLine]) -> li
     ]
 
 
-def _said_words(line: SummaryLine) -> set[str]:
-    return set(content_words(split_speaker(line.text)[1]))  # everybody's lines have the speakers in common
+@lru_cache(maxsize=50_000)
+def _words_of(text: str) -> frozenset[str]:
+    # Everybody's lines have the speakers in common. A very long word may have been cut, so its beginning counts.
+    return frozenset(word[:_WORD] for word in content_words(split_speaker(text)[1]))
+
+
+def _said_words(line: SummaryLine) -> frozenset[str]:
+    return _words_of(line.text)
 
 
 def rendered(line: SummaryLine) -> str:
@@ -88,13 +98,30 @@ def rollable(nodes: Sequence[Summary]) -> list[Summary]:
 
 def finest(nodes: Sequence[Summary], counter: TokenCounter) -> list[SummaryLine]:
     """The most detailed lines there are, each message spoken for by one level only, in order."""
-    taken: list[tuple[int, int]] = []
+    taken: list[tuple[int, int]] = []  # ranges that finer levels speak for: sorted, and none meets another
     lines: list[SummaryLine] = []
-    for node in sorted(nodes, key=lambda n: (n.level, n.from_seq)):
-        kept = [x for x in node.lines if not any(first <= seq <= last for first, last in taken for seq in x.seqs)]
-        lines.extend(kept if node.tokenizer == counter.name else counted(kept, counter))
-        taken.append((node.from_seq, node.to_seq))
+    for level in sorted({node.level for node in nodes}):
+        same = [node for node in nodes if node.level == level]
+        for node in same:
+            kept = [line for line in node.lines if not any(_is_within(seq, taken) for seq in line.seqs)]
+            lines.extend(kept if node.tokenizer == counter.name else counted(kept, counter))
+        taken = _merged([*taken, *((node.from_seq, node.to_seq) for node in same)])
     return in_order(lines)
+
+
+def _is_within(seq: int, ranges: Sequence[tuple[int, int]]) -> bool:
+    at = bisect_right(ranges, seq, key=lambda r: r[0]) - 1
+    return at >= 0 and seq <= ranges[at][1]
+
+
+def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return merged
 
 
 def detailed(nodes: Sequence[Summary], limit: int, counter: TokenCounter) -> list[SummaryLine]:
@@ -132,8 +159,9 @@ def choose(
         around = [0.0, *own, 0.0]
         for i, line in enumerate(lines):
             scores[i] = 0.5 * line.weight + 0.5 * max(own[i], 0.5 * max(around[i], around[i + 2]))
+    price = {day: counter.count(day) for day in map(heading, lines)}
     items = [
-        Item(line.tokens, scores[i] ** 2 if query else scores[i], heading(line), counter.count(heading(line)))
+        Item(line.tokens, scores[i] ** 2 if query else scores[i], heading(line), price[heading(line)])
         for i, line in enumerate(lines)
     ]
     chosen = fill(items, budget)
@@ -145,7 +173,7 @@ def _asked(query: str, lines: Sequence[SummaryLine]) -> dict[str, float]:
 
     Names of speakers tell little, since every line of theirs bears them, and are left out where others are left.
     """
-    words = set(content_words(query))
+    words = {word[:_WORD] for word in content_words(query)}
     if not words:
         return {}
     speakers = set(content_words(" ".join({split_speaker(line.text)[0] for line in lines})))

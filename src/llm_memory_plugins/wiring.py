@@ -109,7 +109,7 @@ def _chat_model(config: SummaryConfig) -> OpenAIChatModel | GeminiChatModel | No
             )
             return None
     else:
-        provider = "gemini" if name.removeprefix("models/").startswith(("gemini", "gemma")) else "openai"
+        provider = _provider(name, config)
     if provider == "gemini":
         if config.google_api_key is None:
             raise ConfigError(f"summarization_model={name!r} needs google_api_key (or GOOGLE_API_KEY)")
@@ -127,6 +127,18 @@ def _chat_model(config: SummaryConfig) -> OpenAIChatModel | GeminiChatModel | No
             api_key=config.openai_api_key, model=name, base_url=config.openai_base_url, timeout=config.model_timeout
         )
     return None
+
+
+def _provider(name: str, config: SummaryConfig) -> str:
+    """Whose model that is. A server that speaks OpenAI's protocol may call its models anything."""
+    if name.removeprefix("models/").startswith(("gemini", "gemma")):
+        return "gemini"
+    if config.openai_base_url or name.startswith(("gpt-", "chatgpt", "o1", "o3", "o4", "ft:")):
+        return "openai"
+    raise ConfigError(
+        f"summarization_model={name!r} is neither 'offline' nor a model of Gemini's or OpenAI's; "
+        "for another server that speaks OpenAI's protocol set openai_base_url too"
+    )
 
 
 def _installed(package: str) -> bool:

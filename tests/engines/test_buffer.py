@@ -275,3 +275,29 @@ async def test_in_memory_databases_are_their_own(clock):
         await a.store({"session_id": "s", "role": "user", "content": "x"})
         assert len((await a.get_context("s")).messages) == 1
         assert (await b.get_context("s")).messages == ()
+
+
+async def test_chat_goes_back_in(memory):
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said = [
+        {"role": "user", "content": "go"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_call_id": "c"},
+        {"role": "assistant", "content": "three"},
+    ]
+    await memory.store([{"session_id": "s", **m} for m in said])
+    chat = (await memory.get_context("s")).chat()
+    await memory.store([{"session_id": "t", **m} for m in chat])
+    assert (await memory.get_context("t")).chat() == chat
+
+
+async def test_another_program_s_file_is_left_as_it_is(tmp_path):
+    path = tmp_path / "other.db"
+    connection = sqlite3.connect(path)
+    connection.execute("create table sessions (a)")
+    connection.commit()
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreUnavailable, match="another program"):
+        await ConversationBufferMemory({"database_url": f"sqlite:///{path}"}).initialize()
+    assert path.read_bytes() == before

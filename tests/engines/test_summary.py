@@ -2,12 +2,13 @@
 
 import asyncio
 import sqlite3
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from llm_memory_plugins import ConversationSummaryMemory
 from llm_memory_plugins.errors import ModelError
-from llm_memory_plugins.types import SummaryLine, Usage
+from llm_memory_plugins.types import SessionRef, SummaryLine, Usage
 
 
 class Scripted:
@@ -20,9 +21,11 @@ class Scripted:
         self.fail_with = None
         self.answer = None
         self.wait = None
+        self.called = asyncio.Event()
 
     async def summarise(self, lines, *, max_tokens):
         self.calls.append((lines[0].seqs[0], lines[-1].seqs[-1]))
+        self.called.set()
         if self.wait:
             await self.wait.wait()
         if self.fail_with:
@@ -121,11 +124,10 @@ async def test_a_query_chooses_among_the_lines_of_the_summary(memory):
     "trouble",
     [
         {"fail_with": ModelError("down", retryable=True)},
-        {"answer": []},
         {"answer": [SummaryLine("bananas are blue", (1,), None, 1.0)]},
         {"answer": [SummaryLine("user says plain words", (999,), None, 1.0)]},
     ],
-    ids=["fails", "says nothing", "makes things up", "cites foreign messages"],
+    ids=["fails", "makes things up", "cites foreign messages"],
 )
 async def test_a_bad_summariser_costs_nothing_and_is_tried_again(memory, summariser, trouble, clock):
     await memory.store(talk(0, 20))
@@ -248,3 +250,60 @@ async def test_the_offline_default_needs_nothing(config):
         assert await memory.compact("s") > 0
         assert (await memory.get_context("s")).summary
         assert memory.usage == Usage()
+
+
+async def test_what_is_erased_while_it_is_summarised_stays_erased(memory, summariser):
+    summariser.wait = asyncio.Event()
+    await memory.store(talk(0, 20))
+    await asyncio.wait_for(summariser.called.wait(), 10)
+    await memory.clear("s")
+    await memory.store([{**m, "content": "quite another matter"} for m in talk(0, 20)])
+    summariser.wait.set()
+    await memory.drain()
+    await memory.compact("s")
+    assert "topic" not in (await memory.get_context({"session_id": "s", "max_total_tokens": 9000})).text
+
+
+async def test_compacting_twice_at_once_pays_once(memory, summariser):
+    await memory.store(talk(0, 20))
+    await asyncio.gather(*(memory.compact("s") for _ in range(3)))
+    assert len(summariser.calls) == len(set(summariser.calls))
+
+
+@pytest.mark.parametrize("budget", [45, 60, 100])
+async def test_the_newest_message_is_whole_where_it_fits_whatever_the_summary_wants(memory, budget):
+    await memory.store(talk(0, 30))
+    await memory.compact("s")
+    question = "Please cancel booking 7781 and tell me what we get back of the deposit of 250 euros, thank you."
+    await memory.store({"session_id": "s", "role": "user", "content": question})
+    context = await memory.get_context({"session_id": "s", "max_total_tokens": budget})
+    assert context.messages[-1].content == question
+
+
+async def test_turns_of_the_buffer_that_never_fit_are_summarised_too(memory):
+    await memory.store([{**m, "content": f"fact {n} " + "word " * 400} for n, m in enumerate(talk(0, 3))])
+    await memory.compact("s")
+    verbatim, summarised = covered(await memory.get_context("s"))
+    assert verbatim
+    assert summarised
+
+
+@pytest.mark.parametrize("text", ["ok", "a" * 3000, "日本語テスト漢字" * 60, "1234567 " * 100, "yes yes yes"])
+async def test_text_that_leaves_nothing_to_summarise_does_not_hold_up_the_rest(config, text):
+    async with ConversationSummaryMemory(
+        {**config, "summarization_model": "offline", "buffer_window_size": 1, "summary_trigger_tokens": 20}
+    ) as offline:
+        await offline.store([{**m, "content": text} for m in talk(0, 6)])
+        await offline.compact("s")
+        assert covered(await offline.get_context("s"))[0][0] == 11
+
+
+async def test_compact_waits_for_another_worker_s_claim(memory):
+    await memory.store(talk(0, 20))
+    await memory.drain()
+    ref = SessionRef("s", "")
+    state = await memory._ports.summaries.read(ref)
+    now = datetime.now(UTC)
+    until = now + timedelta(seconds=0.5)
+    await memory._ports.summaries.claim(ref, after=state.covered, holder="one that died", until=until, now=now)
+    assert await memory.compact("s") > 0

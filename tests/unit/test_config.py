@@ -228,3 +228,9 @@ def test_a_config_is_frozen():
     with pytest.raises(ValueError, match="frozen"):
         load(BufferConfig, {}).window_size = 3
     assert set(ORIGINAL) <= known_keys()
+
+
+def test_a_config_built_by_hand_shows_no_value_either():
+    with pytest.raises(ValueError, match="window_size") as error:
+        BufferConfig(window_size="hunter2", openai_api_key=["hunter2"])
+    assert "hunter2" not in str(error.value)

@@ -14,15 +14,16 @@ from datetime import timedelta
 import anyio
 from uuid_utils import uuid4
 
-from llm_memory_plugins import anchors, budget, summaries
+from llm_memory_plugins import anchors, budget, summaries, windows
 from llm_memory_plugins.config import SummaryConfig
-from llm_memory_plugins.errors import Conflict, ModelError
+from llm_memory_plugins.errors import BudgetError, Conflict, ModelError
 from llm_memory_plugins.ports import Clock, Summariser
 from llm_memory_plugins.telemetry import logger, span
 from llm_memory_plugins.types import Message, SessionRef, Summary, SummaryLine, SummaryState, Usage, Window
 from llm_memory_plugins.wiring import Ports
 
 _PAGE = 200
+_POLL_SECONDS = 0.1
 _ROLLED_LEAVES = 2  # a rolled-up node may be as long as so many leaves; beyond, its least weighty lines go
 
 
@@ -39,7 +40,6 @@ class Compactor:
     summariser: Summariser
     clock: Clock
     usage: Usage = field(default_factory=Usage)
-    holder: str = field(default_factory=lambda: str(uuid4()))
 
     async def run(self, session: SessionRef, *, everything: bool) -> int:
         """Summarise what has left the buffer: full ranges only, or everything. Returns the nodes written.
@@ -48,15 +48,21 @@ class Compactor:
             ModelError: When the summariser failed; nothing of the range was written.
             StoreUnavailable: When a store failed.
         """
-        written = 0
+        written, waited = 0, 0.0
+        holder = str(uuid4())
         try:
-            while await self._step(session, everything=everything):
-                written += 1
+            while (done := await self._step(session, holder, everything=everything)) is not False:
+                written += done is True
+                if done is None:  # another worker is at it
+                    if not everything or waited > 2 * self.config.model_timeout:
+                        break
+                    waited += _POLL_SECONDS
+                    await anyio.sleep(_POLL_SECONDS)
         except Conflict as lost:  # another process did this range: nothing is missing
             logger.debug("a summary was not written: %s", lost)
         finally:
             with anyio.CancelScope(shield=True):
-                await self.ports.summaries.release(session, holder=self.holder)
+                await self.ports.summaries.release(session, holder=holder)
         return written
 
     async def is_due(self, session: SessionRef) -> bool:
@@ -66,7 +72,8 @@ class Compactor:
             return False
         return bool(await self._next_range(session, state, everything=False))
 
-    async def _step(self, session: SessionRef, *, everything: bool) -> bool:
+    async def _step(self, session: SessionRef, holder: str, *, everything: bool) -> bool | None:
+        """Write one node: True when done, False when nothing is left to do, None when another holds the claim."""
         state = await self.ports.summaries.read(session, finest=0)
         children = summaries.rollable(state.nodes)
         messages = [] if children else await self._next_range(session, state, everything=everything)
@@ -74,20 +81,19 @@ class Compactor:
             return False
         now = self.clock()
         until = now + timedelta(seconds=2 * self.config.model_timeout)
-        if not await self.ports.summaries.claim(session, after=state.covered, holder=self.holder, until=until, now=now):
-            return False
+        if not await self.ports.summaries.claim(session, after=state.covered, holder=holder, until=until, now=now):
+            return None
         if children:
             node = await self._parent(children)
         else:
             node = await self._leaf(state.covered + 1, messages)
-        await self.ports.summaries.commit(session, node)
+        await self.ports.summaries.commit(session, node, holder=holder)
         return True
 
     async def _next_range(self, session: SessionRef, state: SummaryState, *, everything: bool) -> list[Message]:
         """The next messages to summarise: whole turns behind what is covered and before the buffer."""
-        size, turns = self.config.summary_trigger_tokens, self.config.buffer_window_size
-        end = await self.ports.log.recent(session, Window("turns", turns))
-        first = next(iter([m.seq for m in end.messages if m.role == "user"][-turns:]), 0)
+        size = self.config.summary_trigger_tokens
+        first = await self._buffer_begins(session)
         found: list[Message] = []
         tokens = 0
         after = state.covered
@@ -101,6 +107,17 @@ class Compactor:
                 tokens += message.tokens
             after = page[-1].seq
         return []
+
+    async def _buffer_begins(self, session: SessionRef) -> int:
+        """`seq` of the first message that a context shows verbatim: of the last turns, those that fit its share."""
+        share = int(self.config.max_total_tokens * (1 - self.config.summary_context_weight))
+        window = Window("turns", self.config.buffer_window_size, max_tokens=max(1, share))
+        end = await self.ports.log.recent(session, window)
+        try:
+            kept = windows.select(end, window, counter=self.ports.counter, max_tokens=share).messages
+        except BudgetError:  # only a piece of the newest user message will fit
+            kept = tuple(m for m in (end.opening, *end.messages) if m and m.role == "user")[-1:]
+        return min((m.seq for m in kept if m.role != "system"), default=0)
 
     async def _leaf(self, from_seq: int, messages: Sequence[Message]) -> Summary:
         sources = summaries.source_lines(messages)
@@ -133,12 +150,14 @@ class Compactor:
                     retryable=True,
                 ) from None
         self.usage += cost
+        return await anyio.to_thread.run_sync(self._checked, sources, answer), cost  # long texts take a while
+
+    def _checked(self, sources: Sequence[SummaryLine], answer: Sequence[SummaryLine]) -> tuple[SummaryLine, ...]:
         kept = summaries.grounded(answer, sources)
-        if not kept and summaries.grounded(sources, sources):
+        if answer and not kept:
             raise ModelError(f"{self.summariser.identity} answered nothing that the messages say", retryable=True)
-        repaired = await anyio.to_thread.run_sync(anchors.repair, sources, kept)
-        weighed = [_weighed(line) for line in summaries.in_order(repaired)]
-        return summaries.counted(weighed, self.ports.counter), cost
+        lines = summaries.in_order(anchors.repair(sources, kept))
+        return summaries.counted([_weighed(line) for line in lines], self.ports.counter)
 
     def _node(self, level: int, from_seq: int, to_seq: int, lines: tuple[SummaryLine, ...], cost: Usage) -> Summary:
         return Summary(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 from uuid import NAMESPACE_URL, uuid5
@@ -17,6 +18,7 @@ from llm_memory_plugins.config import BufferConfig, SummaryConfig
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.engines._engine import Engine
 from llm_memory_plugins.errors import AmbiguousSession, BudgetError, InvalidInput
+from llm_memory_plugins.ports import TokenCounter
 from llm_memory_plugins.rendering import CLOSING, message_line, opening, section
 from llm_memory_plugins.telemetry import span
 from llm_memory_plugins.types import (
@@ -35,6 +37,7 @@ ConfigT = TypeVar("ConfigT", BufferConfig, SummaryConfig)
 MessageLike = Message | Mapping[str, Any]
 
 _BATCH = 500  # messages stored or read at a time by import and export
+_COUNTED_AT_ONCE = 20_000  # characters whose tokens are counted on the event loop: a few milliseconds
 _PRUNE_EVERY = timedelta(minutes=1)
 
 
@@ -72,7 +75,9 @@ class ConversationMemory(Engine[ConfigT]):
 
     async def _append(self, built: Sequence[Message]) -> Appended:
         owned = [replace(m, user_id=self._user(m.user_id)) for m in built]
-        done = await self._ports.log.append([windows.counted(m, self._counter) for m in owned])
+        count = partial(_counted, owned, self._counter)
+        large = sum(len(m.content) for m in owned) > _COUNTED_AT_ONCE
+        done = await self._ports.log.append(await anyio.to_thread.run_sync(count) if large else count())
         self._after_append(done)
         return done
 
@@ -216,7 +221,7 @@ class ConversationMemory(Engine[ConfigT]):
             fields = loads(line)
         except UnicodeDecodeError:
             raise InvalidInput(f"line {number}", "is not UTF-8") from None
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
             raise InvalidInput(f"line {number}", "is not a JSON object") from None
         if not isinstance(fields, dict):
             raise InvalidInput(f"line {number}", "is not a JSON object")
@@ -281,3 +286,7 @@ class ConversationMemory(Engine[ConfigT]):
             dropped=(*dropped, *selection.dropped),
             errors={"messages": tail.error} if tail.error else {},
         )
+
+
+def _counted(messages: Sequence[Message], counter: TokenCounter) -> list[Message]:
+    return [windows.counted(message, counter) for message in messages]

@@ -23,6 +23,7 @@ from llm_memory_plugins.types import (
     Piece,
     SessionRef,
     SummaryLine,
+    Tail,
     Usage,
     Window,
 )
@@ -100,18 +101,19 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             wanted = windows.select(tail, newest, counter=self._counter, keep_after=state.covered)
             spare = max(0, room - self._overhead("summary"))
             weight = self.config.summary_context_weight
-            for_summary, for_messages = budget.shares(
+            _, for_messages = budget.shares(
                 spare, [weight, 1 - weight], [summaries.whole_size(lines, self._counter), wanted.tokens]
             )
             chosen = windows.select(
                 tail,
                 newest,
                 counter=self._counter,
-                max_tokens=for_messages if lines else room,
+                # The newest message is what the call is about: the summary gets none of what that needs.
+                max_tokens=max(for_messages, min(room, self._newest(tail))) if lines else room,
                 keep_after=state.covered,
                 not_before=self._expired_before(),
             )
-            for_summary = max(for_summary, spare - chosen.tokens)  # whole turns seldom use their share to the end
+            for_summary = max(0, spare - chosen.tokens)  # whole turns seldom use their share to the end
             if not asked.query:  # nothing says which part matters: speak for all of it
                 everything = summaries.detailed(state.nodes, for_summary, self._counter)
                 lines = [line for line in everything if self._alive(line)]
@@ -134,16 +136,20 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             ModelError: When the summariser failed. Messages and earlier summaries are as they were.
         """
         await self.initialize()
-        ref = self._session(session_id, user_id)
         await self.drain()  # this engine's own background work may hold the range
-        return await self._compactor.run(ref, everything=True)
+        found = await self.get_session_stats(session_id, user_id)
+        return await self._compactor.run(SessionRef(found.session_id, found.user_id), everything=True)
 
     async def close(self) -> None:
         """Let running background work finish for a moment, then let go of everything. Idempotent."""
+        self._cancel_retries()
+        await super().close()
+        self._cancel_retries()  # what failed while closing is for the next engine
+
+    def _cancel_retries(self) -> None:
         for timer in self._retries.values():
             timer.cancel()
         self._retries.clear()
-        await super().close()
 
     def _details(self) -> Mapping[str, Any]:
         failing = {"summariser_failure": self._last_failure} if self._failures else {}
@@ -153,6 +159,12 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             "sessions_waiting_for_summariser": len(self._failures),
             **failing,
         }
+
+    def _newest(self, tail: Tail) -> int:
+        """Tokens that the newest user message and the system message take."""
+        shown = (tail.system, tail.opening, *tail.messages)
+        newest = {m.role: m for m in shown if m and m.role in {"user", "system"}}
+        return sum(windows.cost(m, self._counter) for m in newest.values())
 
     def _leaves_for(self, limit: int) -> int:
         """Leaves worth reading: some four times what the budget could show, so that a query has a choice."""
@@ -198,8 +210,10 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
     async def _compact_quietly(self, ref: SessionRef) -> None:
         """Summarise full ranges; after a failure try again later, each time after twice as long."""
         try:
-            if await self._compactor.is_due(ref):
-                await self._compactor.run(ref, everything=False)
+            if await self._compactor.is_due(ref) and not await self._compactor.run(ref, everything=False):
+                # Another process holds the claim. Should it die, the claim runs out, and somebody has to go on.
+                wait = 2 * self.config.model_timeout
+                self._retries[ref] = asyncio.get_running_loop().call_later(wait, self._compact_soon, ref)
             self._failures.pop(ref, None)
         except LLMMemoryError as error:
             tries = self._failures[ref] = self._failures.get(ref, 0) + 1

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
@@ -143,11 +144,21 @@ class Database:
         self._connections.clear()
         self._local = threading.local()
 
+    @staticmethod
+    def _check_owner(path: Path) -> None:
+        """Refuse another program's database before anything in it is touched."""
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as connection:
+            (version,) = connection.execute("pragma user_version").fetchone()
+            (tables,) = connection.execute("select count(*) from sqlite_master where type = 'table'").fetchone()
+        if version == 0 and tables:
+            raise StoreUnavailable("the SQLite file belongs to another program; give database_url another path")
+
     def _migrate(self) -> None:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if not self._path.exists():  # conversations are private: nobody else on the machine may read the file
                 self._path.touch(mode=0o600)
+            self._check_owner(self._path)
         connection = self._connection()
         folder = resources.files(__package__ or "") / "schema"
         migrations = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)

@@ -85,7 +85,8 @@ class SqliteMessageLog:
             "after_session": None if after is None else after.session_id,
             "limit": limit,
         }
-        rows = await self._database.read(lambda c: c.execute(_SQL["list_sessions"], names).fetchall())
+        which = "list_of_name" if session_id is not None else "list_all" if user_id is None else "list_of_user"
+        rows = await self._database.read(lambda c: c.execute(_SQL[which], names).fetchall())
         return tuple(_stats(row) for row in rows)
 
     async def delete(self, *, user_id: str | None = None, session_id: str | None = None) -> Receipt:

@@ -57,11 +57,23 @@ where session_pk = :pk and role = 'system' and seq < :start order by seq desc li
 -- name: page
 select * from messages where session_pk = :pk and seq > :after order by seq limit :limit
 
--- name: list_sessions
+-- name: list_of_name
 select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
 from sessions
-where (:user_id is null or user_id = :user_id) and (:session_id is null or session_id = :session_id)
+where session_id = :session_id and (:user_id is null or user_id = :user_id)
   and (:after_user is null or (user_id, session_id) > (:after_user, :after_session))
+order by user_id limit :limit
+
+-- name: list_of_user
+select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
+from sessions
+where user_id = :user_id and (:after_user is null or (user_id, session_id) > (:after_user, :after_session))
+order by session_id limit :limit
+
+-- name: list_all
+select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
+from sessions
+where :after_user is null or (user_id, session_id) > (:after_user, :after_session)
 order by user_id, session_id limit :limit
 
 -- name: delete_messages

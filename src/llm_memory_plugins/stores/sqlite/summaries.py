@@ -54,14 +54,15 @@ class SqliteSummaryLog:
 
         await self._database.write(run)
 
-    async def commit(self, session: SessionRef, node: Summary) -> None:
+    async def commit(self, session: SessionRef, node: Summary, *, holder: str) -> None:
         """See `SummaryLog.commit`."""
-        await self._database.write(lambda connection: _commit(connection, session, node))
+        await self._database.write(lambda connection: _commit(connection, session, node, holder))
 
 
-def _commit(connection: sqlite3.Connection, session: SessionRef, node: Summary) -> None:
-    if (found := find_session(connection, session)) is None:
-        raise Conflict("the session is gone")
+def _commit(connection: sqlite3.Connection, session: SessionRef, node: Summary, holder: str) -> None:
+    found = find_session(connection, session)
+    if found is None or connection.execute(_SQL["claimant"], {"pk": found[0]}).fetchone() != (holder,):
+        raise Conflict("the claim is gone, or the session with it")
     names: dict[str, Any] = {
         **{key: getattr(node, key) for key in ("level", "from_seq", "to_seq", "tokens", "tokenizer", "model")},
         "pk": found[0],

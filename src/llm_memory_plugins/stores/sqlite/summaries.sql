@@ -12,6 +12,9 @@ update sessions set claim_holder = :holder, claim_until = :until
 where pk = :pk and covered_seq = :after
   and (claim_holder is null or claim_holder = :holder or claim_until <= :now)
 
+-- name: claimant
+select claim_holder from sessions where pk = :pk
+
 -- name: release
 update sessions set claim_holder = null, claim_until = null where pk = :pk and claim_holder = :holder
 
@@ -19,6 +22,7 @@ update sessions set claim_holder = null, claim_until = null where pk = :pk and c
 update sessions set covered_seq = :to_seq, covered_tokens = coalesce(
     (select tokens_ever from messages where session_pk = :pk and seq <= :to_seq order by seq desc limit 1), covered_tokens)
 where pk = :pk and covered_seq = :from_seq - 1 and last_seq >= :to_seq
+  and exists (select 1 from messages where session_pk = :pk and seq between :from_seq and :to_seq)
 
 -- name: insert
 insert into summaries
