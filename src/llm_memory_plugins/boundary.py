@@ -158,7 +158,7 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
     tool_call_id = _name(fields.get("tool_call_id"), "tool_call_id")
     if role == "tool" and tool_call_id is None:
         raise InvalidInput("tool_call_id", "is missing; a tool message answers one call")
-    if role == "user" and not (fields.get("payload") or str(content or "").strip()):
+    if role == "user" and isinstance(content, str) and not (content.strip() or fields.get("payload")):
         raise InvalidInput("content", "is empty; a user message has to say something")
     if calls and role != "assistant":
         raise InvalidInput("tool_calls", f"belong to an assistant message, not to role {role!r}")
