@@ -205,7 +205,10 @@ def check(selection, tail, window, budget, by):
 @given(st.data(), windows(), st.none() | st.integers(1, 500), st.sampled_from(COUNTERS))
 def test_a_window_is_a_valid_conversation(data, window, budget, by):
     messages = data.draw(histories(by))
-    tail = data.draw(st.integers(0, len(messages)).map(lambda at: cut(messages, at)) | st.just(tail_of(messages)))
+    tail = cut(messages, data.draw(st.sampled_from([0, *range(len(messages) + 1)])))
+    if data.draw(st.booleans()):  # at the very edge of what fits
+        newest = data.draw(st.integers(1, max(1, len(messages))))
+        budget = max(1, sum(cost(m, by) for m in messages[-newest:]) + data.draw(st.integers(-1, 1)))
     if tail.opening and not tail.opening.content.strip():
         tail = tail_of(messages)
     try:
