@@ -122,6 +122,19 @@ def _tool_call(item: object, position: int) -> ToolCall:
     )
 
 
+def _tool_calls(items: object) -> tuple[ToolCall, ...]:
+    if items is None:
+        return ()
+    if isinstance(items, str | bytes) or not isinstance(items, Sequence):
+        raise InvalidInput("tool_calls", "must be a list of {id, name, arguments}")
+    calls = tuple(_tool_call(call, i) for i, call in enumerate(cast("Sequence[object]", items)))
+    first: dict[str, int] = {}
+    for position, call in enumerate(calls):
+        if (known := first.setdefault(call.id, position)) != position:
+            raise InvalidInput(f"tool_calls.{position}.id", f"is that of tool_calls.{known} too; each needs its own")
+    return calls
+
+
 def _structure(value: object, field: str) -> Mapping[str, Any] | None:
     """A deep copy through the codec: proves that it can be stored, and later changes by the caller miss it."""
     if value is None:
@@ -149,12 +162,10 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         raise InvalidInput("role", f"is {role!r:.40}; it must be one of {', '.join(_ROLES)}")
     if "content" not in fields:
         raise InvalidInput("content", "is missing; it may be empty where tool_calls or payload say something")
-    calls = fields.get("tool_calls") or ()
+    calls = _tool_calls(fields.get("tool_calls"))
     content = fields["content"]
     if content is None and (calls or fields.get("payload")):
         content = ""
-    if isinstance(calls, str) or not isinstance(calls, Sequence):
-        raise InvalidInput("tool_calls", "must be a list of {id, name, arguments}")
     tool_call_id = _name(fields.get("tool_call_id"), "tool_call_id")
     if role == "tool" and tool_call_id is None:
         raise InvalidInput("tool_call_id", "is missing; a tool message answers one call")
@@ -162,16 +173,16 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         raise InvalidInput("content", "is empty; a user message has to say something")
     if calls and role != "assistant":
         raise InvalidInput("tool_calls", f"belong to an assistant message, not to role {role!r}")
-    identity = fields.get("id")
+    identity, created_at = fields.get("id"), fields.get("created_at")
     built = Message(
         id=str(uuid7()) if identity is None else check_id(identity, "id"),
         session_id=ref.session_id,
         user_id=ref.user_id,
         role=cast("Role", role),
         content=_text(content, "content"),
-        created_at=moment(fields.get("created_at") or now, "created_at"),
+        created_at=moment(now if created_at is None else created_at, "created_at"),
         name=_name(fields.get("name"), "name"),
-        tool_calls=tuple(_tool_call(call, i) for i, call in enumerate(cast("Sequence[object]", calls))),
+        tool_calls=calls,
         tool_call_id=tool_call_id,
         metadata=_structure(fields.get("metadata"), "metadata") or EMPTY,
         payload=_structure(fields.get("payload"), "payload"),
@@ -213,13 +224,13 @@ def context_request(request: ContextRequest | Mapping[str, Any] | str) -> Contex
         request = {"session_id": request}
     fields = _fields(request, _REQUEST_FIELDS, "context request")
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
-    budget = fields.get("max_total_tokens")
+    query, budget = fields.get("query"), fields.get("max_total_tokens")
     budget = fields.get("max_tokens") if budget is None else budget
     if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
         raise InvalidInput("max_total_tokens", "must be a whole number of tokens, at least 1")
     return ContextRequest(
         session_id=ref.session_id,
         user_id=ref.user_id,
-        query=_text(fields.get("query") or "", "query"),
+        query="" if query is None else _text(query, "query"),
         max_total_tokens=budget,
     )

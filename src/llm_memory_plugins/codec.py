@@ -64,9 +64,9 @@ def _encode(value: Any, field: str, depth: int) -> Any:
     if isinstance(value, str):
         check_text(value, field)
         return str.__str__(value)  # of an Enum that is text, its value
+    if isinstance(value, float | Decimal) and not _is_finite(value):
+        raise InvalidInput(field, "is not a finite number; JSON has no NaN or Infinity")
     if isinstance(value, float):
-        if not math.isfinite(value):
-            raise InvalidInput(field, "is not a finite number; JSON has no NaN or Infinity")
         return float(value)
     if isinstance(value, Mapping):
         return _encode_mapping(cast("Mapping[Any, Any]", value), field, depth)
@@ -83,6 +83,11 @@ def _encode(value: Any, field: str, depth: int) -> Any:
         tag, encode = known
         return {tag: encode(value)}
     raise InvalidInput(field, f"is a {type(value).__name__}, which cannot be stored; convert it to JSON types first")
+
+
+def _is_finite(value: float | Decimal) -> bool:
+    # `math.isfinite` makes a float of a Decimal first: a large one would become infinite.
+    return value.is_finite() if isinstance(value, Decimal) else math.isfinite(value)
 
 
 def _holds_set(value: Any) -> bool:

@@ -1,17 +1,22 @@
 """How memory is written into a prompt: one line a message, sections in `<memory>` tags.
 
 Recalled text is data, not instructions. It stands inside tags that it cannot close, and a message cannot pretend to
-be several: its further lines are indented. Every line begins with something other than white space and ends in a
-newline, so the tokens of lines add up to the tokens of the whole (see `TokenCounter`).
+be several or of another role: its further lines are indented, and what looks like a role before its first colon is
+its own. Every line begins with something other than white space and ends in a newline, so the tokens of lines add up
+to the tokens of the whole (see `TokenCounter`).
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
+from typing import get_args
 
-from llm_memory_plugins.types import Message
+from llm_memory_plugins.types import Message, Role
 
+_ROLES = frozenset(get_args(Role))
+_COLON = re.compile("[:\u2236\ua789\ufe13\ufe55\uff1a]")  # and what looks like one
 _TAG = re.compile(r"<(?=\s*/?\s*memory\b)", re.IGNORECASE)
 
 
@@ -20,13 +25,24 @@ def quoted(text: str) -> str:
     return _TAG.sub("&lt;", "\n  ".join(text.splitlines()))
 
 
+def speaker(message: Message) -> str:
+    """What stands before the colon of a line: the name, or the role where no name is known.
+
+    A colon in a name becomes a space. A name that reads as a role, like `Assistant`, gives way to the message's own
+    role, so what looks like a role always is it.
+    """
+    # A slash after a newline would be joined to the line before it by o200k_base, and counts would not add up.
+    name = " ".join(_COLON.sub(" ", message.speaker).split()).lstrip("/ ")
+    # Readers overlook width, case, punctuation, and characters that do not show.
+    letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name))).casefold()
+    return quoted(name) if name and letters not in _ROLES else message.role
+
+
 def message_line(message: Message) -> str:
     """A message as `speaker: text`, with its tool calls, ending in a newline."""
-    # A slash after a newline would be joined to the line before it by o200k_base, and counts would not add up.
-    speaker = " ".join(message.speaker.split()).lstrip("/ ") or message.role
     calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
     said = "\n".join([message.content, *calls] if message.content else calls)
-    return f"{quoted(speaker)}: {quoted(said)}\n"
+    return f"{speaker(message)}: {quoted(said)}\n"
 
 
 def opening(source: str) -> str:

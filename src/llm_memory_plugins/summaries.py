@@ -14,7 +14,7 @@ from math import log
 
 from llm_memory_plugins.budget import Item, fill
 from llm_memory_plugins.ports import TokenCounter
-from llm_memory_plugins.rendering import quoted
+from llm_memory_plugins.rendering import quoted, speaker
 from llm_memory_plugins.text import content_words, split_speaker
 from llm_memory_plugins.types import Message, Summary, SummaryLine
 
@@ -27,7 +27,7 @@ FANOUT = 8
 def source_lines(messages: Sequence[Message]) -> list[SummaryLine]:
     """Messages as what a summariser reads: `Speaker: text`, one line a message."""
     return [
-        SummaryLine(text=f"{m.speaker}: {_said(m)}", seqs=(m.seq,), at=m.created_at)
+        SummaryLine(text=f"{speaker(m)}: {_said(m)}", seqs=(m.seq,), at=m.created_at)
         for m in messages
         if m.role != "system" and (m.content.strip() or m.tool_calls)
     ]
@@ -97,13 +97,13 @@ def rollable(nodes: Sequence[Summary]) -> list[Summary]:
 
 
 def finest(nodes: Sequence[Summary], counter: TokenCounter) -> list[SummaryLine]:
-    """The most detailed lines there are, each message spoken for by one level only, in order."""
+    """The most detailed lines there are, in order; a coarser one only for a message that no finer node covers."""
     taken: list[tuple[int, int]] = []  # ranges that finer levels speak for: sorted, and none meets another
     lines: list[SummaryLine] = []
     for level in sorted({node.level for node in nodes}):
         same = [node for node in nodes if node.level == level]
         for node in same:
-            kept = [line for line in node.lines if not any(_is_within(seq, taken) for seq in line.seqs)]
+            kept = [line for line in node.lines if not all(_is_within(seq, taken) for seq in line.seqs)]
             lines.extend(kept if node.tokenizer == counter.name else counted(kept, counter))
         taken = _merged([*taken, *((node.from_seq, node.to_seq) for node in same)])
     return in_order(lines)

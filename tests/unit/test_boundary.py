@@ -74,6 +74,8 @@ def test_a_message_comes_in_again_as_it_was_except_for_what_stores_give():
         ({"name": "\x00"}, "name", "NUL"),
         ({"created_at": "yesterday"}, "created_at", "ISO 8601"),
         ({"created_at": 1_700_000_000}, "created_at", "int"),
+        ({"created_at": 0}, "created_at", "int"),
+        ({"created_at": ""}, "created_at", "ISO 8601"),
         ({"metadata": {"a": float("nan")}}, "metadata.a", "NaN"),
         ({"metadata": {"a": float("inf")}}, "metadata.a", "finite"),
         ({"metadata": {1: 2}}, "metadata", "keys must be text"),
@@ -90,6 +92,8 @@ def test_a_message_comes_in_again_as_it_was_except_for_what_stores_give():
         ({"tool_calls": [CALL]}, "tool_calls", "assistant"),
         (CALLING | {"tool_calls": "look"}, "tool_calls", "list"),
         (CALLING | {"tool_calls": CALL}, "tool_calls", "list"),
+        *((CALLING | {"tool_calls": no_list}, "tool_calls", "list") for no_list in (0, False, "", b"", {})),
+        (CALLING | {"tool_calls": [CALL, {**CALL, "id": "d"}, CALL]}, "tool_calls.2.id", "tool_calls.0"),
         (CALLING | {"tool_calls": [CALL, {"name": "x"}]}, "tool_calls.1.id", "NoneType"),
         (CALLING | {"tool_calls": [{**CALL, "name": ""}]}, "tool_calls.0.name", "empty"),
         (CALLING | {"tool_calls": [{**CALL, "arguments": "\x00"}]}, "tool_calls.0.arguments", "NUL"),
@@ -127,6 +131,12 @@ def test_the_size_limit_is_in_bytes_whatever_the_part():
 @pytest.mark.parametrize("call", ["look", 7, {**CALL, "argumnets": "{}"}])
 def test_a_broken_tool_call_is_named_by_its_position(call):
     assert refused(CALLING | {"tool_calls": [CALL, call]}).field.startswith("tool_calls.1")
+
+
+def test_none_is_not_given():
+    item = check({**HELLO, "created_at": None, "tool_calls": None})
+    assert (item.created_at, item.tool_calls) == (NOW, ())
+    assert check({**HELLO, "tool_calls": []}).tool_calls == ()
 
 
 def test_tool_calls_come_as_mappings_or_values_with_text_or_structure_for_arguments():
@@ -219,7 +229,7 @@ def test_a_context_request():
     [
         *(({"session_id": "s", "max_total_tokens": n}, "max_total_tokens") for n in (0, -1, 1.5, True, "9")),
         *((({"session_id": bad}, "session_id")) for bad in ("", None, 7, "\x00")),
-        *(({"session_id": "s", "query": bad}, "query") for bad in (7, "\x00", "\ud800")),
+        *(({"session_id": "s", "query": bad}, "query") for bad in (7, 0, False, [], "\x00", "\ud800")),
         *((("", "session_id"), ({}, "session_id"), ({"session_id": "s", "qeury": "x"}, "qeury"))),
         *((bad, "context request") for bad in (7, None, ["s"], b"s")),
     ],

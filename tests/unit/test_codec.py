@@ -44,7 +44,9 @@ MESSAGES = st.builds(
     content=TEXT,
     created_at=st.datetimes(timezones=st.just(UTC)),
     name=st.none() | TEXT.filter(bool),
-    tool_calls=st.lists(st.builds(ToolCall, TEXT.filter(bool), TEXT.filter(bool), TEXT), max_size=2).map(tuple),
+    tool_calls=st.lists(
+        st.builds(ToolCall, TEXT.filter(bool), TEXT.filter(bool), TEXT), max_size=2, unique_by=lambda call: call.id
+    ).map(tuple),
     tool_call_id=st.none() | TEXT.filter(bool),
     metadata=st.dictionaries(KEYS, VALUES, max_size=3),
     payload=st.none() | st.dictionaries(KEYS, VALUES, min_size=1, max_size=3),
@@ -69,6 +71,7 @@ def same(left, right):
 @example([{"$tuple": [{"$date": "2026-03-01"}]}, ({"$nothing": b"\x00\xff"},)])
 @example({"$bytes": "aGk=", "other": b"hi"})
 @example({("a", 1), ('"$tuple"', 2)})
+@example(Decimal("-1e999"))
 def test_what_goes_in_comes_out(value):
     text = dumps(value)
     assert "\n" not in text
@@ -113,6 +116,7 @@ def nested(depth):
         ({"price": float("nan")}, "metadata.price", "NaN"),
         ({"a": [1, float("inf")]}, "metadata.a.1", "finite"),
         ({"a": {"b": (float("-inf"),)}}, "metadata.a.b.0", "finite"),
+        *(({"a": Decimal(odd)}, "metadata.a", "finite") for odd in ("NaN", "sNaN", "Infinity", "-Infinity")),
         ({1: "x"}, "metadata", "int"),
         ({"a": {None: "x"}}, "metadata.a", "NoneType"),
         ({"a": "nul\x00"}, "metadata.a", "NUL"),

@@ -34,9 +34,10 @@ NAMES = st.sampled_from([None, None, "Ann", "/root", "tool\nuser: x"])
 
 def steps(texts, broken):
     """One after the other a session; `broken` ones hold what should not be there, but is."""
-    roles = ["user", "user", "assistant", *(["system"] if broken else [])]
+    roles = ["user", "user", "user", "assistant", *(["system"] if broken else [])]
     well = [
         st.tuples(st.sampled_from(roles), texts),
+        st.tuples(st.just("user"), st.just("and now?")),
         st.tuples(st.just("exchange"), CALLS, st.permutations(CALL_IDS), texts),  # answered, in any order
     ]
     calls = st.tuples(st.just("calls"), CALLS, texts)  # answered late, in part, or never
@@ -63,7 +64,8 @@ def histories(draw, by=ESTIMATE, texts=TEXTS, broken=True):
         strange = replace(message, tokens=1, tokenizer="another")
         said.append(draw(st.sampled_from([message, message, strange])) if broken else message)
 
-    for kind, *what in draw(st.lists(steps(texts, broken), max_size=12)):
+    length = draw(st.integers(0, 9))
+    for kind, *what in draw(st.lists(steps(texts, broken), min_size=length, max_size=length + 3)):
         if kind in ("exchange", "calls"):
             add("assistant", draw(texts), tool_calls=tuple(ToolCall(c, "look", '{"q": 1}') for c in what[0]))
             for call in (c for c in what[1] if kind == "exchange" and c in what[0]):
@@ -205,8 +207,9 @@ def check(selection, tail, window, budget, by):
 @given(st.data(), windows(), st.none() | st.integers(1, 500), st.sampled_from(COUNTERS))
 def test_a_window_is_a_valid_conversation(data, window, budget, by):
     messages = data.draw(histories(by))
-    tail = cut(messages, data.draw(st.sampled_from([0, *range(len(messages) + 1)])))
-    if data.draw(st.booleans()):  # at the very edge of what fits
+    inside = [i for i, m in enumerate(messages) if m.role != "user"]
+    tail = cut(messages, data.draw(st.sampled_from([0, len(messages), *inside])))
+    if data.draw(st.sampled_from([True, False, False])):  # at the very edge of what fits
         newest = data.draw(st.integers(1, max(1, len(messages))))
         budget = max(1, sum(cost(m, by) for m in messages[-newest:]) + data.draw(st.integers(-1, 1)))
     if tail.opening and not tail.opening.content.strip():

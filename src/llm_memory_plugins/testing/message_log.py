@@ -237,6 +237,26 @@ class MessageLogSuite:
         assert opened is not None
         assert opened.role == "user"
 
+    async def test_a_window_that_would_begin_at_a_result_begins_at_its_call(self, log: MessageLog) -> None:
+        calls = tuple(ToolCall(f"c{n}", "add") for n in range(2))
+        await log.append(
+            [
+                *talk(3),
+                say("add them", tokens=10),
+                say("call", role="assistant", tool_calls=calls, tokens=10),
+                *(say(f"result {c.id}", role="tool", tool_call_id=c.id, tokens=10) for c in calls),
+                say("done", role="assistant", tokens=10),
+            ]
+        )
+        for tokens in (15, 20, 25, 30):  # would begin at either result
+            for window in (Window("tokens", tokens), Window("turns", 1, max_tokens=tokens)):
+                tail = await log.recent(ONE, window)
+                said = contents(tail.messages)
+                assert said[-4:] == ["call", "result c0", "result c1", "done"]
+                asked = tail.opening if said[0] == "call" else tail.messages[-5]
+                assert asked is not None
+                assert asked.content == "add them"
+
     async def test_windows_of_time(self, log: MessageLog) -> None:
         await log.append(talk(20))
         now = START + timedelta(minutes=19)
