@@ -22,7 +22,7 @@ from llm_memory_plugins import codec
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.engines.buffer import ConversationBufferMemory
 from llm_memory_plugins.engines.summary import ConversationSummaryMemory
-from llm_memory_plugins.errors import InvalidInput, LLMMemoryError
+from llm_memory_plugins.errors import ConfigError, InvalidInput, LLMMemoryError, MissingExtra
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import ContextRequest, Message, Receipt, SessionStats
 
@@ -87,7 +87,7 @@ def build() -> typer.Typer:
     """The typer application. It wants a `Settings` as its `obj`."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
     app.callback()(_options)
-    for command in (_demo, _import, _export, _show, _context, _stats, _forget):
+    for command in (_demo, _migrate, _import, _export, _show, _context, _stats, _forget):
         app.command(command.__name__.removeprefix("_"))(command)
     return app
 
@@ -123,6 +123,26 @@ def _demo(
     from llm_memory_plugins import demo
 
     asyncio.run(demo.run(Console(), transcript=transcript, questions=question or (), budgets=budget or ()))
+
+
+def _migrate(context: typer.Context) -> None:
+    """Bring a PostgreSQL or Supabase database up to this version's schema. Does nothing when it is."""
+    from llm_memory_plugins.config import Config, load
+
+    url = load(Config, _settings(context).config()).database_url
+    if url is None or not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ConfigError("--database: name a database, postgresql://...; a SQLite file is brought up to date by itself")
+    try:
+        from llm_memory_plugins.stores.migrate import migrate
+    except ImportError:
+        raise MissingExtra("migrating needs a package; pip install 'llm-memory-plugins[postgres]'") from None
+
+    async def work() -> None:
+        async for migration, left in migrate(url):
+            print(f"applied {migration.version:04}_{migration.name}, {left} left", flush=True)
+        print("the schema is up to date")
+
+    asyncio.run(work())
 
 
 def _import(

@@ -7,7 +7,10 @@ providers' usual variables, read when the engine is built.
 
 from __future__ import annotations
 
+import binascii
+import json
 import os
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -41,7 +44,13 @@ class Config(BaseSettings):
         database_url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
             `postgresql://...`. Default: a SQLite file in the user's data directory.
         redis_url: Hot copy of the end of sessions, shared by all processes.
+        redis_timeout: Seconds a command may take before the durable store is read instead.
         supabase_url, supabase_key: The durable store over Supabase's API, instead of `database_url`.
+        supabase_user_token: The access token of the one user this engine acts for; the key may then be a publishable
+            one. `user_id` is the token's subject.
+        database_pool_size: Connections to PostgreSQL at most.
+        database_timeout: Seconds a call of the durable store may take.
+        database_transaction_pooler: True behind PgBouncer or Supavisor in transaction mode.
         openai_base_url, google_base_url: Another address that speaks the provider's protocol.
         user_id: The one user this engine is for. Anything of another user is refused.
         tokenizer: What counts tokens. `auto`: o200k_base where its file is on this machine, else `estimate`
@@ -63,6 +72,11 @@ class Config(BaseSettings):
     redis_url: SecretStr | None = None
     supabase_url: str | None = None
     supabase_key: SecretStr | None = None
+    supabase_user_token: SecretStr | None = None
+    redis_timeout: Seconds = 0.25
+    database_pool_size: Count = 10
+    database_timeout: Seconds = 5.0
+    database_transaction_pooler: bool = False
     openai_api_key: SecretStr | None = _usual("openai_api_key", "OPENAI_API_KEY")
     google_api_key: SecretStr | None = _usual("google_api_key", "GOOGLE_API_KEY", "GEMINI_API_KEY")
     openai_base_url: str | None = _usual("openai_base_url", "OPENAI_BASE_URL")
@@ -79,6 +93,17 @@ class Config(BaseSettings):
         if self.supabase_url is not None and self.supabase_key is None:
             raise ValueError("supabase_url needs supabase_key")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _user_of_token(cls, given: Any) -> Any:
+        token = given.get("supabase_user_token")
+        if not token:
+            return given
+        subject = _subject(token.get_secret_value() if isinstance(token, SecretStr) else str(token))
+        if given.get("user_id") not in {None, subject}:
+            raise ValueError("user_id is another one than supabase_user_token was made out to; leave it out")
+        return {**given, "user_id": subject}
 
 
 class BufferConfig(Config):
@@ -214,6 +239,18 @@ def load(cls: type[ConfigT], config: Mapping[str, Any] | Config | None) -> Confi
         raise ConfigError(problems) from None
     except SettingsError as error:
         raise ConfigError(f"an environment variable {PREFIX}* cannot be read: {error}") from None
+
+
+def _subject(token: str) -> str:
+    """Whom a token names. Whether it is genuine the server sees."""
+    try:
+        body = token.split(".")[1]
+        subject = json.loads(urlsafe_b64decode(body + "=" * (-len(body) % 4)))["sub"]
+    except (IndexError, KeyError, TypeError, ValueError, binascii.Error):
+        subject = None
+    if not isinstance(subject, str) or not subject:
+        raise ValueError("supabase_user_token is no access token of a user: it names no subject")
+    return subject
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:

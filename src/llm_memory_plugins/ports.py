@@ -126,6 +126,9 @@ class SummaryLog(Protocol):
 class HotTier(Protocol):
     """A copy of the end of sessions that may vanish at any time and is never ahead of the durable log.
 
+    Of two states of a session the one with the higher (`epoch`, `last_seq`) is newer. All verbs raise
+    `StoreUnavailable` when the tier cannot be reached, and soon.
+
     Attributes:
         shared: True when every writer of the log pushes to the same copy; otherwise a reader asks the log for
             `last_seq` before it believes the copy.
@@ -133,8 +136,8 @@ class HotTier(Protocol):
 
     shared: bool
 
-    async def read(self, session: SessionRef) -> Tail | None:
-        """The copy, or None when there is none."""
+    async def read(self, session: SessionRef, window: Window) -> Tail | None:
+        """The copy, or as much of its end as `window` asks for; None when there is none."""
         ...
 
     async def push(self, stats: SessionStats, messages: Sequence[Message]) -> None:
@@ -142,11 +145,11 @@ class HotTier(Protocol):
         ...
 
     async def fill(self, tail: Tail) -> None:
-        """Put a copy in place unless a newer one is there."""
+        """Put a copy in place unless a newer one is there, or was dropped a moment ago."""
         ...
 
-    async def drop(self, *, user_id: str | None = None, session_id: str | None = None) -> None:
-        """Forget the copies of a user, or of the sessions of that name."""
+    async def drop(self, sessions: Sequence[SessionStats]) -> int:
+        """Forget the copies of these sessions, and refuse late fills from their states; returns how many there were."""
         ...
 
 

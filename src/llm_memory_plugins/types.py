@@ -281,9 +281,10 @@ class ContextRequest(Readable):
 
 @dataclass(frozen=True, slots=True)
 class Receipt(Readable):
-    """What an erasure removed: rows per table or key space."""
+    """What an erasure removed: rows per table or key space, and the sessions it touched, as they were before."""
 
     removed: Mapping[str, int]
+    sessions: tuple[SessionStats, ...] = ()
 
     @property
     def total(self) -> int:

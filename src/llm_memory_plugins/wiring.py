@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -9,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
+from pydantic import SecretStr
 
 from llm_memory_plugins.config import Config, SummaryConfig
-from llm_memory_plugins.errors import ConfigError
-from llm_memory_plugins.ports import Backend, MessageLog, Summariser, SummaryLog, TokenCounter
+from llm_memory_plugins.errors import ConfigError, MissingExtra
+from llm_memory_plugins.ports import Backend, HotTier, MessageLog, Summariser, SummaryLog, TokenCounter
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.tokens import counter
 
@@ -42,23 +45,72 @@ def connect(config: Config) -> Ports:
 
     Raises:
         ConfigError: When a URL is of no known kind.
+        MissingExtra: When a store needs a package that is not installed.
     """
-    for key in ("redis_url", "supabase_url"):
-        if getattr(config, key) is not None:
-            raise ConfigError(f"{key}: this version has no such store yet; leave it out to use SQLite")
-    from llm_memory_plugins.stores.cached import CachedMessageLog
-    from llm_memory_plugins.stores.local import LocalHotTier
+    name, log, summaries, database = _durable(config)
+    backends: dict[str, Backend] = {name: database}
+    ttl = float(getattr(config, "ttl_seconds", 3600))
+    if config.redis_url is not None:
+        from llm_memory_plugins.stores.cached import CachedMessageLog
+
+        tier, redis = _redis(config.redis_url, ttl, config.redis_timeout)
+        log, backends["redis"] = CachedMessageLog(log, tier), redis
+    elif name == "sqlite":  # of a server, asking whether a copy still holds would cost as much as reading
+        from llm_memory_plugins.stores.cached import CachedMessageLog
+        from llm_memory_plugins.stores.local import LocalHotTier
+
+        log = CachedMessageLog(log, LocalHotTier(ttl_seconds=ttl))
+    return Ports(log=log, summaries=summaries, counter=counter(config.tokenizer), backends=backends, durable=name)
+
+
+def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, Backend]:
+    """The durable store: its name for health reports, the ports, and what has to be opened."""
+    if config.supabase_url is not None and config.supabase_key is not None:
+        with _extra("supabase", "supabase_url"):
+            from llm_memory_plugins.stores.sql_functions import SqlMessageLog, SqlSummaryLog
+            from llm_memory_plugins.stores.supabase import SupabaseTransport
+
+        api = SupabaseTransport(
+            config.supabase_url,
+            config.supabase_key,
+            token=config.supabase_user_token,
+            timeout=config.database_timeout,
+        )
+        return "supabase", SqlMessageLog(api), SqlSummaryLog(api), api
+    url = config.database_url
+    if url is not None and url.get_secret_value().startswith(("postgresql://", "postgres://")):
+        with _extra("postgres", "database_url"):
+            from llm_memory_plugins.stores.postgres import PostgresTransport
+            from llm_memory_plugins.stores.sql_functions import SqlMessageLog, SqlSummaryLog
+
+        direct = PostgresTransport(
+            url,
+            pool_size=config.database_pool_size,
+            timeout=config.database_timeout,
+            transaction_pooler=config.database_transaction_pooler,
+        )
+        return "postgresql", SqlMessageLog(direct), SqlSummaryLog(direct), direct
     from llm_memory_plugins.stores.sqlite import Database, SqliteMessageLog, SqliteSummaryLog
 
     database = Database(_sqlite_path(config))
-    hot = LocalHotTier(ttl_seconds=float(getattr(config, "ttl_seconds", 3600)))
-    return Ports(
-        log=CachedMessageLog(SqliteMessageLog(database), hot),
-        summaries=SqliteSummaryLog(database),
-        counter=counter(config.tokenizer),
-        backends={"sqlite": database},
-        durable="sqlite",
-    )
+    return "sqlite", SqliteMessageLog(database), SqliteSummaryLog(database), database
+
+
+def _redis(url: SecretStr, ttl: float, timeout: float) -> tuple[HotTier, Backend]:
+    with _extra("redis", "redis_url"):
+        from llm_memory_plugins.stores.redis import RedisClient, RedisHotTier
+
+    client = RedisClient(url, timeout=timeout)
+    return RedisHotTier(client, ttl_seconds=ttl), client
+
+
+@contextmanager
+def _extra(name: str, key: str) -> Generator[None]:
+    """Says which extra to install where a driver is missing."""
+    try:
+        yield
+    except ImportError:
+        raise MissingExtra(f"{key} needs a package; pip install 'llm-memory-plugins[{name}]'") from None
 
 
 def _sqlite_path(config: Config) -> Path | None:
@@ -67,7 +119,7 @@ def _sqlite_path(config: Config) -> Path | None:
         return user_data_path("llm-memory-plugins") / "memory.sqlite3"
     scheme, separator, path = config.database_url.get_secret_value().partition("://")
     if scheme != "sqlite" or not separator:
-        raise ConfigError("database_url: this version stores in SQLite only; write sqlite:///path/to/file.db")
+        raise ConfigError("database_url: begins with neither sqlite:/// nor postgresql://")
     if path in {"", "/", "/:memory:"}:
         return None
     if not path.startswith("/"):

@@ -159,7 +159,9 @@ class MessageLogSuite:
         stored = await log.page(ONE)
         assert [m.seq for m in stored] == list(range(1, len(stored) + 1))
         by_write: dict[str, int] = {}
-        for m in stored[:-1]:
+        for m in stored:
+            if m.content == "afterwards":  # what was cancelled may still have come after it
+                continue
             by_write[m.id.split("-")[0]] = by_write.get(m.id.split("-")[0], 0) + 1
         assert set(by_write.values()) <= {3}
         assert set(acknowledged) <= set(by_write)

@@ -1,0 +1,199 @@
+"""Calls the functions of `sql/` over a direct connection to PostgreSQL: one round trip a call.
+
+Each call sets its role and the claims of its user for its own transaction only, in the same round trip: nothing of it
+is left for the next borrower of the connection. A call about one user runs as `authenticated` with that user as its
+subject, so that row-level security holds even against a fault in a function; one about all users as `service_role`.
+The login needs no rights of its own but membership in the two roles, as Supabase's `authenticator` has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from functools import cache, partial
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolClosed
+from pydantic import SecretStr
+
+from llm_memory_plugins.errors import ConfigError, LLMMemoryError, StoreUnavailable
+from llm_memory_plugins.stores.sql_functions import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
+from llm_memory_plugins.telemetry import logger
+
+_ASSUME = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
+
+
+class _Connection(AsyncConnection[TupleRow]):
+    """Cancelling a call closes its connection, at once.
+
+    The driver would ask the server over a second connection to stop and wait for it, for ten seconds when the server
+    hangs. We only cancel what has passed its deadline already.
+    """
+
+    async def cancel_safe(self, *, timeout: float = 0) -> None:
+        self.pgconn.finish()
+
+
+class PostgresTransport:
+    """A pool of connections that calls functions.
+
+    Args:
+        url: `postgresql://...`.
+        pool_size: Connections at most.
+        timeout: Seconds a call may take, waiting for a connection included.
+        transaction_pooler: True behind PgBouncer or Supavisor in transaction mode, which lose prepared statements.
+
+    Raises:
+        ConfigError: When the URL cannot be read.
+    """
+
+    def __init__(
+        self, url: SecretStr, *, pool_size: int = 10, timeout: float = 5.0, transaction_pooler: bool = False
+    ) -> None:
+        try:
+            parts = conninfo_to_dict(url.get_secret_value())
+        except psycopg.ProgrammingError:  # its text holds the URL
+            parts = None
+        if parts is None:
+            raise ConfigError("database_url: is no PostgreSQL URL; write postgresql://user:password@host:5432/database")
+        parts.setdefault("application_name", "llm-memory-plugins")
+        parts.setdefault("connect_timeout", max(2, round(timeout)))  # libpq takes whole seconds, two at least
+        self._conninfo = SecretStr(make_conninfo(**parts))
+        self._options = {"autocommit": True, "prepare_threshold": None if transaction_pooler else 0}
+        self._pool_size = pool_size
+        self._timeout = timeout
+        self._pool: AsyncConnectionPool[_Connection] | None = None
+        self._opening = asyncio.Lock()
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def open(self) -> None:
+        """Connect, and see whether the schema is there.
+
+        Raises:
+            StoreUnavailable: When the server cannot be reached, or the schema is missing or too old.
+            AccessDenied: When the login may not act for users.
+        """
+        async with self._opening:
+            if self._pool is not None:
+                return
+            await self._try_to_connect()  # says what is wrong, where a pool would only go on trying
+            pool = AsyncConnectionPool(
+                self._conninfo.get_secret_value(),
+                connection_class=_Connection,
+                kwargs=self._options,
+                min_size=min(2, self._pool_size),
+                max_size=self._pool_size,
+                timeout=self._timeout,
+                open=False,
+                name="llm-memory",
+            )
+            await pool.open()
+            self._pool = pool
+            try:
+                await self._check_schema()
+            except BaseException:
+                self._pool = None
+                await pool.close()
+                raise
+
+    async def ping(self) -> None:
+        """Call the smallest function there is."""
+        await self.call("memory_schema_version", {}, user_id=None)
+
+    async def close(self) -> None:
+        """Wait for running calls, then close all connections."""
+        async with self._opening:
+            if self._calls:
+                await asyncio.wait(self._calls)
+            pool, self._pool = self._pool, None
+            if pool is not None:
+                await pool.close()
+
+    async def call(
+        self, function: str, arguments: Mapping[str, Any], *, user_id: str | None, repeatable: bool = True
+    ) -> Any:
+        """See `Transport.call`."""
+        work = with_retries(
+            partial(self._attempt, function, arguments, user_id),
+            repeat=lambda error: _is_transient(error, repeatable=repeatable),
+            seconds=2 * self._timeout,
+        )
+        # A task of its own: a caller that is cancelled leaves the call to finish, and the connection in good order.
+        task = asyncio.create_task(_translating(work))
+        self._calls.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited has it, unless they were cancelled: then nobody wants it
+
+    async def _attempt(self, function: str, arguments: Mapping[str, Any], user_id: str | None) -> Any:
+        pool = self._pool
+        if pool is None:
+            raise StoreUnavailable("the database is closed; call initialize() first")
+        role, claims = ("service_role", "") if user_id is None else ("authenticated", _claims(user_id))
+        try:
+            async with asyncio.timeout(self._timeout), pool.connection() as connection:
+                # Without BEGIN a pipeline is one transaction, which ends, and the role with it, where it is synced.
+                async with connection.pipeline():
+                    await connection.execute(_ASSUME, (role, claims), prepare=None)
+                    answer = await connection.execute(_query(function, *arguments), arguments)
+                row = await answer.fetchone()
+        except psycopg.OperationalError as error:
+            if error.sqlstate is None and not pool.closed:
+                await pool.drain()  # where one connection was lost, the idle ones are likely to be lost too
+            raise
+        return row[0] if row else None
+
+    async def _try_to_connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                connection = await AsyncConnection.connect(self._conninfo.get_secret_value())
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            said = str(error).strip().splitlines()
+            raise StoreUnavailable(f"PostgreSQL cannot be reached: {said[0] if said else 'no answer in time'}") from None
+        await connection.close()
+
+    async def _check_schema(self) -> None:
+        version = await self.call("memory_schema_version", {}, user_id=None)
+        if version < SCHEMA_VERSION:
+            raise StoreUnavailable(MIGRATE)
+        if version > SCHEMA_VERSION:
+            logger.info("the database has schema %d; this version was made for %d", version, SCHEMA_VERSION)
+
+
+async def _translating(work: Any) -> Any:
+    try:
+        return await work
+    except (TimeoutError, PoolClosed):
+        raise StoreUnavailable("PostgreSQL did not answer in time") from None
+    except psycopg.Error as error:
+        raise _translated(error) from None
+
+
+def _translated(error: psycopg.Error) -> LLMMemoryError:
+    return translated(error.sqlstate, error.diag.message_primary, error.diag.message_hint)
+
+
+def _is_transient(error: Exception, *, repeatable: bool) -> bool:
+    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return may_repeat(error.sqlstate, repeatable=repeatable)
+    return isinstance(error, psycopg.Error) and may_repeat(error.sqlstate or "unknown", repeatable=repeatable)
+
+
+def _claims(user_id: str) -> str:
+    return json.dumps({"sub": user_id, "role": "authenticated"})
+
+
+@cache
+def _query(function: str, *arguments: str) -> LiteralString:
+    """Functions and arguments are named by code alone, never by data."""
+    named = ", ".join(f"p_{name} => %({name})s" for name in arguments)
+    return cast("LiteralString", f"select public.{function}({named})")
