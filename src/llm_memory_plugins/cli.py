@@ -131,7 +131,7 @@ def _migrate(context: typer.Context) -> None:
 
     url = load(Config, _settings(context).config()).database_url
     if url is None or not url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ConfigError("--database: name a database, postgresql://...; a SQLite file is brought up to date by itself")
+        raise ConfigError("--database: name one, postgresql://...; a SQLite file is brought up to date by itself")
     try:
         from llm_memory_plugins.stores.migrate import migrate
     except ImportError:

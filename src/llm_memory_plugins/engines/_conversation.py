@@ -22,6 +22,7 @@ from llm_memory_plugins.ports import TokenCounter
 from llm_memory_plugins.rendering import CLOSING, message_line, opening, section
 from llm_memory_plugins.telemetry import span
 from llm_memory_plugins.types import (
+    EMPTY,
     Appended,
     ContextRequest,
     Dropped,
@@ -256,6 +257,7 @@ class ConversationMemory(Engine[ConfigT]):
         recalled: Sequence[Piece] = (),
         summary: str = "",
         dropped: Sequence[Dropped] = (),
+        errors: Mapping[str, str] = EMPTY,
     ) -> Context:
         """A context of what was recalled, then the messages."""
         said = [
@@ -284,7 +286,7 @@ class ConversationMemory(Engine[ConfigT]):
             max_total_tokens=budget,
             pieces=(*recalled, *said),
             dropped=(*dropped, *selection.dropped),
-            errors={"messages": tail.error} if tail.error else {},
+            errors={**errors, **({"messages": tail.error} if tail.error else {})},
         )
 
 

@@ -13,7 +13,7 @@ from llm_memory_plugins.config import SummaryConfig
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.engines._compaction import Compactor
 from llm_memory_plugins.engines._conversation import ConversationMemory
-from llm_memory_plugins.errors import LLMMemoryError
+from llm_memory_plugins.errors import LLMMemoryError, StoreUnavailable
 from llm_memory_plugins.ports import Clock, Summariser
 from llm_memory_plugins.telemetry import logger, span
 from llm_memory_plugins.types import (
@@ -23,6 +23,7 @@ from llm_memory_plugins.types import (
     Piece,
     SessionRef,
     SummaryLine,
+    SummaryState,
     Tail,
     Usage,
     Window,
@@ -92,9 +93,8 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
         assert limit is not None and room is not None  # noqa: S101, PT018 - this engine's budget has a default
         newest = Window("turns", self.config.buffer_window_size)
         with span("get_context", kind="conversation_summary"):
-            tail, state = await asyncio.gather(
-                self._ports.log.recent(ref, Window("tokens", limit)),
-                self._ports.summaries.read(ref, finest=self._leaves_for(limit)),
+            tail, (state, problem) = await asyncio.gather(
+                self._ports.log.recent(ref, Window("tokens", limit)), self._read_summaries(ref, limit)
             )
             everything = summaries.finest(state.nodes, self._counter)
             lines = [line for line in everything if self._alive(line)]
@@ -127,6 +127,7 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             recalled=self._pieces(kept, scores, by_query=bool(asked.query)),
             summary="\n".join(line.text for line in kept),
             dropped=_left_out(lines, kept),
+            errors={"summary": problem} if problem else {},
         )
 
     async def compact(self, session_id: str, user_id: str | None = None) -> int:
@@ -159,6 +160,13 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
             "sessions_waiting_for_summariser": len(self._failures),
             **failing,
         }
+
+    async def _read_summaries(self, ref: SessionRef, limit: int) -> tuple[SummaryState, str]:
+        """The summaries, or none and what is wrong: the messages may still come from their hot copy."""
+        try:
+            return await self._ports.summaries.read(ref, finest=self._leaves_for(limit)), ""
+        except StoreUnavailable as error:
+            return SummaryState(), str(error)
 
     def _newest(self, tail: Tail) -> int:
         """Tokens that the newest user message and the system message take."""

@@ -1,4 +1,4 @@
-"""Brings a PostgreSQL database up to the schema in `sql/`: what psql does with `database_migrations.sql`, without psql."""
+"""Brings a PostgreSQL database up to the schema in `sql/`, as psql does with `database_migrations.sql`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import psycopg
 from pydantic import SecretStr
 
 from llm_memory_plugins.errors import StoreUnavailable
+from llm_memory_plugins.stores.postgres import first_line
 
 _LOCK = 7305716412045301  # any number, but the same in database_migrations.sql
 _NUMBERED = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -79,10 +80,9 @@ async def migrate(url: SecretStr) -> AsyncIterator[tuple[Migration, int]]:
                 ) from None
             yield migration, len(missing) - number
     except psycopg.ProgrammingError:  # its text holds the URL
-        raise StoreUnavailable("the URL is no PostgreSQL URL, or the login may not read llm_memory.migrations") from None
+        raise StoreUnavailable("is no PostgreSQL URL, or its login may not migrate") from None
     except psycopg.OperationalError as error:
-        said = str(error).strip().splitlines()
-        raise StoreUnavailable(f"PostgreSQL cannot be reached: {said[0] if said else 'no answer'}") from None
+        raise StoreUnavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from None
     finally:
         if connection is not None:
             await connection.close()  # and with it the lock

@@ -22,7 +22,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed
 from pydantic import SecretStr
 
 from llm_memory_plugins.errors import ConfigError, LLMMemoryError, StoreUnavailable
-from llm_memory_plugins.stores.sql_functions import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
+from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
 from llm_memory_plugins.telemetry import logger
 
 _ASSUME = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
@@ -35,7 +35,7 @@ class _Connection(AsyncConnection[TupleRow]):
     hangs. We only cancel what has passed its deadline already.
     """
 
-    async def cancel_safe(self, *, timeout: float = 0) -> None:
+    async def cancel_safe(self, *, timeout: float = 0) -> None:  # noqa: ASYNC109 - the driver's signature
         self.pgconn.finish()
 
 
@@ -63,7 +63,7 @@ class PostgresTransport:
             raise ConfigError("database_url: is no PostgreSQL URL; write postgresql://user:password@host:5432/database")
         parts.setdefault("application_name", "llm-memory-plugins")
         parts.setdefault("connect_timeout", max(2, round(timeout)))  # libpq takes whole seconds, two at least
-        self._conninfo = SecretStr(make_conninfo(**parts))
+        self._conninfo = SecretStr(make_conninfo("", **parts))
         self._options = {"autocommit": True, "prepare_threshold": None if transaction_pooler else 0}
         self._pool_size = pool_size
         self._timeout = timeout
@@ -157,8 +157,7 @@ class PostgresTransport:
             async with asyncio.timeout(self._timeout):
                 connection = await AsyncConnection.connect(self._conninfo.get_secret_value())
         except (psycopg.Error, OSError, TimeoutError) as error:
-            said = str(error).strip().splitlines()
-            raise StoreUnavailable(f"PostgreSQL cannot be reached: {said[0] if said else 'no answer in time'}") from None
+            raise StoreUnavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from None
         await connection.close()
 
     async def _check_schema(self) -> None:
@@ -176,6 +175,11 @@ async def _translating(work: Any) -> Any:
         raise StoreUnavailable("PostgreSQL did not answer in time") from None
     except psycopg.Error as error:
         raise _translated(error) from None
+
+
+def first_line(error: BaseException) -> str:
+    """What the driver says of a failed connection: where and why, never the password."""
+    return (str(error).strip().splitlines() or ["no answer in time"])[0]
 
 
 def _translated(error: psycopg.Error) -> LLMMemoryError:

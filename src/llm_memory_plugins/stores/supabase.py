@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from llm_memory_plugins.errors import StoreUnavailable
-from llm_memory_plugins.stores.sql_functions import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
+from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
 
 _BUSY = {"429", "502", "503", "504", "PGRST000", "PGRST001", "PGRST002", "PGRST003", "SUP"}
 
