@@ -8,13 +8,13 @@ JOBS ?= 2
 demo: .venv/.demo
 	$(BIN)/llm-memory demo
 
-test: .venv/.dev
+test: .venv/.dev .venv/.npm
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 unit: .venv/.dev
 	$(BIN)/python -m pytest -n $(JOBS) -m "not slow" tests/unit tests/stores tests/engines
 
-check: .venv/.dev notebooks
+check: .venv/.dev .venv/.npm notebooks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -41,5 +41,10 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini]" --group test --group check
+	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,redis,postgres,supabase]" --group test --group check
+	touch $@
+
+# Supabase's API and lints, for tests: no package of these may run a script when it is installed.
+.venv/.npm: .venv/.python tests/supabase/package.json tests/supabase/package-lock.json
+	cd tests/supabase && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@

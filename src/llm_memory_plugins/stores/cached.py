@@ -7,9 +7,11 @@ process has seen or written; of a tier that other processes write past, only whe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from cachetools import LRUCache
 
@@ -19,7 +21,17 @@ from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import Appended, Message, Receipt, SessionRef, SessionStats, Tail, Window
 from llm_memory_plugins.windows import covers
 
-_REMEMBERED = 10_000  # sessions whose newest known `seq` is kept
+FILL_SECONDS = 5.0
+"""A read of the log that took longer is not put into the tier: what forbids it there lives only twice as long."""
+
+_REMEMBERED = 10_000  # sessions whose newest known state is kept
+_PAGE = 500
+_OVER = 2**63  # a seq no message of an erased life comes up to
+_STALE = "the durable store is unavailable: this is its hot copy, which may be stale"
+
+T = TypeVar("T")
+State = tuple[int, int]
+"""Epoch and last seq: which of two states of a session is newer."""
 
 
 class CachedMessageLog:
@@ -28,17 +40,19 @@ class CachedMessageLog:
     def __init__(self, log: MessageLog, hot: HotTier) -> None:
         self._log = log
         self._hot = hot
-        self._seen = LRUCache[SessionRef, int](_REMEMBERED)
-        self._filling: dict[tuple[SessionRef, Window], asyncio.Task[Tail]] = {}
+        self._log_failed = False  # at the last call
+        self._floor = LRUCache[SessionRef, State](_REMEMBERED)
+        self._owed = dict[SessionRef, SessionStats]()  # copies an erasure has still to remove
+        self._reading: dict[tuple[SessionRef, Window], asyncio.Task[Tail]] = {}
 
     async def append(self, messages: Sequence[Message]) -> Appended:
         """See `MessageLog.append`."""
-        done = await self._log.append(messages)
+        done = await self._ask(self._log.append(messages))
+        for stats in done.stats:  # all of them before anything can be cancelled: the floor tells that a push was lost
+            self._note(stats)
         for stats in done.stats:
-            key = SessionRef(stats.session_id, stats.user_id)
-            self._note(key, stats)
+            of_session = [m for m in done.messages if (m.session_id, m.user_id) == (stats.session_id, stats.user_id)]
             try:
-                of_session = [m for m in done.messages if (m.session_id, m.user_id) == (key.session_id, key.user_id)]
                 await self._hot.push(stats, of_session)
             except StoreUnavailable as error:  # the messages are durable; the copy is only speed
                 logger.warning("the hot copy was not written: %s", error)
@@ -48,27 +62,27 @@ class CachedMessageLog:
         """See `MessageLog.recent`."""
         head = None
         if session.user_id is None or not self._hot.shared:
-            found = await self._log.sessions(session_id=session.session_id, user_id=session.user_id, limit=2)
+            found = await self.sessions(session_id=session.session_id, user_id=session.user_id, limit=2)
             if len(found) > 1:
                 raise AmbiguousSession
             if not found:
                 return Tail(stats=SessionStats(session_id=session.session_id, user_id=session.user_id or ""))
             head = found[0]
-            session = SessionRef(head.session_id, head.user_id)
+            session = _ref(head)
         problem = None
         try:
-            copy = await self._hot.read(session)
+            copy = await self._hot.read(session, window)
         except StoreUnavailable as error:
             copy, problem = None, str(error)
-        if copy is not None and covers(copy, window) and self._is_true(copy, session, head):
-            self._note(session, copy.stats)
-            return copy
-        tail = await self._fill(session, window)
+        if copy is not None and covers(copy, window) and self._is_true(copy, head):
+            self._note(copy.stats)
+            return replace(copy, error=_STALE) if self._log_failed else copy
+        tail = await self._read_log(session, window)
         return replace(tail, error=problem) if problem else tail
 
     async def page(self, session: SessionRef, *, after: int = 0, limit: int = 1000) -> tuple[Message, ...]:
         """See `MessageLog.page`."""
-        return await self._log.page(session, after=after, limit=limit)
+        return await self._ask(self._log.page(session, after=after, limit=limit))
 
     async def sessions(
         self,
@@ -79,49 +93,117 @@ class CachedMessageLog:
         limit: int = 100,
     ) -> tuple[SessionStats, ...]:
         """See `MessageLog.sessions`."""
-        return await self._log.sessions(user_id=user_id, session_id=session_id, after=after, limit=limit)
+        return await self._ask(self._log.sessions(user_id=user_id, session_id=session_id, after=after, limit=limit))
 
     async def delete(self, *, user_id: str | None = None, session_id: str | None = None) -> Receipt:
-        """See `MessageLog.delete`. Raises when the copy cannot be removed: erased means everywhere."""
-        receipt = await self._log.delete(user_id=user_id, session_id=session_id)
-        for key in [k for k in self._seen if user_id in {None, k.user_id} and session_id in {None, k.session_id}]:
-            del self._seen[key]
-        await self._hot.drop(user_id=user_id, session_id=session_id)
-        return receipt
+        """See `MessageLog.delete`. Erased means everywhere; `removed["hot_copies"]` counts the copies.
+
+        Raises:
+            StoreUnavailable: When log or copies cannot be reached. The same call again completes the erasure.
+        """
+        copies = 0
+        if user_id is not None or session_id is not None:  # else the log says what is wrong with that
+            copies = await self._forget_those_going(user_id, session_id)
+        receipt = await self._ask(self._log.delete(user_id=user_id, session_id=session_id))
+        for stats in receipt.sessions:
+            self._floor[_ref(stats)] = (stats.epoch, _OVER)
+        copies += await self._forget(receipt.sessions)  # a reader may have refilled one meanwhile
+        return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
-        """See `MessageLog.prune`."""
-        receipt = await self._log.prune(before, user_id=user_id)
-        if receipt.total:
-            await self._hot.drop(user_id=user_id)
-        return receipt
+        """See `MessageLog.prune`. The copies of the sessions it touched go too.
 
-    def _is_true(self, copy: Tail, session: SessionRef, head: SessionStats | None) -> bool:
+        Raises:
+            StoreUnavailable: When log or copies cannot be reached. The same call again completes it.
+        """
+        receipt = await self._ask(self._log.prune(before, user_id=user_id))
+        copies = await self._forget(receipt.sessions)
+        return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
+
+    async def _forget_those_going(self, user_id: str | None, session_id: str | None) -> int:
+        """Drop the copies before anything is erased: when that fails, the caller can still name what to erase."""
+        copies = 0
+        after: SessionRef | None = None
+        while page := await self.sessions(user_id=user_id, session_id=session_id, after=after, limit=_PAGE):
+            if user_id is None and len(page) > 1:
+                raise AmbiguousSession
+            copies += await self._forget(page)
+            after = _ref([*page][-1])
+        if after is None and user_id is not None and session_id is not None:  # its rows may have gone some time ago
+            epoch, _ = self._floor.get(SessionRef(session_id, user_id), (0, 0))
+            copies += await self._forget([SessionStats(session_id=session_id, user_id=user_id, epoch=epoch)])
+        return copies
+
+    async def _forget(self, sessions: Sequence[SessionStats]) -> int:
+        """Drop copies, and those a failure left behind; what fails now is tried again with the next erasure."""
+        self._owed |= {_ref(stats): stats for stats in sessions}
+        owed = tuple(self._owed.values())
+        copies = await self._hot.drop(owed) if owed else 0
+        for stats in owed:
+            self._owed.pop(_ref(stats), None)
+        return copies
+
+    def _is_true(self, copy: Tail, head: SessionStats | None) -> bool:
         if not self._hot.shared:
             return copy.stats == head
-        return copy.stats.last_seq >= self._seen.get(session, 0)
+        session = _ref(copy.stats)
+        return session not in self._owed and _state(copy.stats) >= self._floor.get(session, (0, 0))
 
-    def _note(self, session: SessionRef, stats: SessionStats) -> None:
-        self._seen[session] = max(stats.last_seq, self._seen.get(session, 0))
+    def _note(self, stats: SessionStats) -> None:
+        if stats.epoch:
+            session = _ref(stats)
+            self._floor[session] = max(_state(stats), self._floor.get(session, (0, 0)))
 
-    async def _fill(self, session: SessionRef, window: Window) -> Tail:
+    async def _read_log(self, session: SessionRef, window: Window) -> Tail:
         """Read the log and refill the copy: one read for all who wait for the same window."""
         key = (session, replace(window, now=None))
-        task = self._filling.get(key)
-        if task is None:
-            task = self._filling[key] = asyncio.create_task(self._read_and_fill(session, window))
-            task.add_done_callback(lambda _: self._filling.pop(key, None))
-        floor = self._seen.get(session, 0)
-        tail = await asyncio.shield(task)
-        if tail.stats.last_seq < floor:  # that read had begun before this process's newest write
-            tail = await self._read_and_fill(session, window)
+        floor = self._floor.get(session, (0, 0))
+        began_before = key in self._reading
+        tail = await asyncio.shield(self._reader(key, window))  # whoever stops waiting stops nobody else
+        if began_before and _state(tail.stats) < floor:  # before this process's newest write, that is
+            tail = await asyncio.shield(self._reader(key, window))
         return tail
 
+    def _reader(self, key: tuple[SessionRef, Window], window: Window) -> asyncio.Task[Tail]:
+        """The read that is under way, or a new one."""
+        task = self._reading.get(key)
+        if task is None:
+            task = self._reading[key] = asyncio.create_task(self._read_and_fill(key[0], window))
+            task.add_done_callback(lambda done: self._read(key, done))
+        return task
+
+    def _read(self, key: tuple[SessionRef, Window], task: asyncio.Task[Tail]) -> None:
+        del self._reading[key]
+        if not task.cancelled():
+            task.exception()  # all who waited may have been cancelled; asyncio complains of errors nobody has seen
+
     async def _read_and_fill(self, session: SessionRef, window: Window) -> Tail:
-        tail = await self._log.recent(session, window)
-        self._note(session, tail.stats)
+        started = time.monotonic()
+        tail = await self._ask(self._log.recent(session, window))
+        self._note(tail.stats)
+        known = self._floor.get(session, (0, 0))
+        if not tail.stats.epoch or _state(tail.stats) < known or time.monotonic() - started > FILL_SECONDS:
+            return tail
         try:
             await self._hot.fill(tail)
         except StoreUnavailable as error:
             logger.warning("the hot copy was not filled: %s", error)
         return tail
+
+    async def _ask(self, answer: Awaitable[T]) -> T:
+        """Await the log, and remember whether it could be reached."""
+        try:
+            result = await answer
+        except StoreUnavailable:
+            self._log_failed = True
+            raise
+        self._log_failed = False
+        return result
+
+
+def _ref(stats: SessionStats) -> SessionRef:
+    return SessionRef(stats.session_id, stats.user_id)
+
+
+def _state(stats: SessionStats) -> State:
+    return stats.epoch, stats.last_seq

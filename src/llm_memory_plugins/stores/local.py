@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from cachetools import TTLCache
 
-from llm_memory_plugins.types import Message, SessionRef, SessionStats, Tail
+from llm_memory_plugins.types import Message, SessionRef, SessionStats, Tail, Window
 
 _FEWEST = 64  # messages a copy may grow to before its front is cut, however short the window it was filled for
+_TOMBSTONE_SECONDS = 10.0  # outlives the slowest fill, as on Redis
 
 
 class LocalHotTier:
@@ -22,24 +23,26 @@ class LocalHotTier:
 
     def __init__(self, *, ttl_seconds: float, max_sessions: int = 1000) -> None:
         self._copies = TTLCache[SessionRef, tuple[Tail, int]](max_sessions, ttl_seconds)
+        self._dropped = TTLCache[SessionRef, int](max_sessions, _TOMBSTONE_SECONDS)  # the epoch that is over
 
-    async def read(self, session: SessionRef) -> Tail | None:
-        """See `HotTier.read`."""
+    async def read(self, session: SessionRef, window: Window) -> Tail | None:
+        """See `HotTier.read`. The whole copy: cutting it would cost more."""
         found = self._copies.get(session)
         return found[0] if found else None
 
     async def push(self, stats: SessionStats, messages: Sequence[Message]) -> None:
         """See `HotTier.push`."""
         key = SessionRef(stats.session_id, stats.user_id)
-        if (found := self._copies.get(key)) is None:
+        found = self._copies.get(key)
+        if found is None or _state(stats) < _state(found[0].stats):
             return
         tail, size = found
-        new = sorted((m for m in messages if m.seq > tail.stats.last_seq), key=lambda m: m.seq)
+        new = {m.seq: m for m in messages if m.seq > tail.stats.last_seq}
         seqs = range(tail.stats.last_seq + 1, stats.last_seq + 1)
-        if tail.stats.epoch != stats.epoch or [m.seq for m in new] != list(seqs):
+        if tail.stats.epoch != stats.epoch or new.keys() != set(seqs):
             del self._copies[key]
             return
-        kept = (*tail.messages, *new)
+        kept = (*tail.messages, *(new[seq] for seq in seqs))
         gone, kept = kept[: max(0, len(kept) - size)], kept[-size:]
         opening = next((m for m in reversed(gone) if m.role == "user"), tail.opening)
         self._copies[key] = (
@@ -57,12 +60,20 @@ class LocalHotTier:
         """See `HotTier.fill`."""
         key = SessionRef(tail.stats.session_id, tail.stats.user_id)
         found = self._copies.get(key)
-        newer = found and found[0].stats.epoch == tail.stats.epoch and found[0].stats.last_seq > tail.stats.last_seq
-        if not newer and tail.stats.epoch:
+        newer = found is not None and _state(found[0].stats) > _state(tail.stats)
+        if not newer and tail.stats.epoch > self._dropped.get(key, 0):
             self._copies[key] = (tail, max(_FEWEST, 2 * len(tail.messages)))
 
-    async def drop(self, *, user_id: str | None = None, session_id: str | None = None) -> None:
+    async def drop(self, sessions: Sequence[SessionStats]) -> int:
         """See `HotTier.drop`."""
-        for key in list(self._copies):
-            if user_id in {None, key.user_id} and session_id in {None, key.session_id}:
-                self._copies.pop(key, None)
+        dropped = 0
+        for stats in sessions:
+            key = SessionRef(stats.session_id, stats.user_id)
+            found = self._copies.pop(key, None)
+            self._dropped[key] = max(stats.epoch, self._dropped.get(key, 0), found[0].stats.epoch if found else 0)
+            dropped += found is not None
+        return dropped
+
+
+def _state(stats: SessionStats) -> tuple[int, int]:
+    return stats.epoch, stats.last_seq

@@ -70,6 +70,8 @@ class PostgresTransport:
         self._pool: AsyncConnectionPool[_Connection] | None = None
         self._opening = asyncio.Lock()
         self._calls: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Timeout] = set()  # of calls that have no connection yet
+        self._refused_at = -1.0
 
     async def open(self) -> None:
         """Connect, and see whether the schema is there.
@@ -88,7 +90,9 @@ class PostgresTransport:
                 kwargs=self._options,
                 min_size=min(2, self._pool_size),
                 max_size=self._pool_size,
-                timeout=self._timeout,
+                timeout=2 * self._timeout,  # ours ends first
+                reconnect_timeout=0,  # it tries again when somebody asks, not after ever longer pauses
+                reconnect_failed=self._refused,
                 open=False,
                 name="llm-memory",
             )
@@ -139,18 +143,42 @@ class PostgresTransport:
         if pool is None:
             raise StoreUnavailable("the database is closed; call initialize() first")
         role, claims = ("service_role", "") if user_id is None else ("authenticated", _claims(user_id))
+        connection = await self._borrow(pool)
         try:
-            async with asyncio.timeout(self._timeout), pool.connection() as connection:
+            async with asyncio.timeout(self._timeout):
                 # Without BEGIN a pipeline is one transaction, which ends, and the role with it, where it is synced.
                 async with connection.pipeline():
-                    await connection.execute(_ASSUME, (role, claims), prepare=None)
+                    await connection.execute(_ASSUME, (role, claims))
                     answer = await connection.execute(_query(function, *arguments), arguments)
                 row = await answer.fetchone()
-        except psycopg.OperationalError as error:
-            if error.sqlstate is None and not pool.closed:
+        except psycopg.OperationalError:
+            if connection.closed and not pool.closed:
                 await pool.drain()  # where one connection was lost, the idle ones are likely to be lost too
             raise
+        finally:
+            await pool.putconn(connection)
         return row[0] if row else None
+
+    async def _borrow(self, pool: AsyncConnectionPool[_Connection]) -> _Connection:
+        """A connection; or an error as soon as the server refuses one, where the pool would let the caller wait."""
+        begun = asyncio.get_running_loop().time()
+        waiting = asyncio.timeout(self._timeout)
+        try:
+            async with waiting:
+                self._waiting.add(waiting)
+                return await pool.getconn()
+        except TimeoutError:
+            if self._refused_at >= begun:
+                raise psycopg.OperationalError("the server refuses connections") from None
+            raise
+        finally:
+            self._waiting.discard(waiting)
+
+    async def _refused(self, _: object) -> None:
+        """The pool could not connect: let nobody wait any longer."""
+        self._refused_at = asyncio.get_running_loop().time()
+        for waiting in self._waiting:
+            waiting.reschedule(self._refused_at)
 
     async def _try_to_connect(self) -> None:
         try:
@@ -187,6 +215,8 @@ def _translated(error: psycopg.Error) -> LLMMemoryError:
 
 
 def _is_transient(error: Exception, *, repeatable: bool) -> bool:
+    if isinstance(error, PoolClosed):
+        return False
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return may_repeat(error.sqlstate, repeatable=repeatable)
     return isinstance(error, psycopg.Error) and may_repeat(error.sqlstate or "unknown", repeatable=repeatable)

@@ -98,8 +98,9 @@ class SqliteMessageLog:
             if session_id is not None:
                 find_session(connection, SessionRef(session_id, user_id))  # raises when it is not clear whose
             names = {"user_id": user_id, "session_id": session_id}
+            going = tuple(_stats(row) for row in connection.execute(_SQL["sessions_of"], names))
             tables = ("summaries", "messages", "sessions")
-            return Receipt({t: connection.execute(_SQL[f"delete_{t}"], names).rowcount for t in tables})
+            return Receipt({t: connection.execute(_SQL[f"delete_{t}"], names).rowcount for t in tables}, going)
 
         return await self._database.write(run)
 
@@ -109,13 +110,14 @@ class SqliteMessageLog:
 
         def run(connection: sqlite3.Connection) -> Receipt:
             removed = {"summaries": 0, "messages": 0, "sessions": 0}
-            for (pk,) in connection.execute(_SQL["expired_sessions"], names).fetchall():
+            expired = connection.execute(_SQL["expired_sessions"], names).fetchall()
+            for pk, *_ in expired:
                 for table in ("messages", "summaries"):
                     removed[table] += connection.execute(_SQL[f"prune_{table}"], {**names, "pk": pk}).rowcount
                 (left,) = connection.execute(_SQL["recount"], {"pk": pk}).fetchone()
                 if left == 0:
                     removed["sessions"] += connection.execute(_SQL["end_session"], {"pk": pk}).rowcount
-            return Receipt(removed)
+            return Receipt(removed, tuple(_stats(row) for row in expired))
 
         return await self._database.write(run)
 

@@ -76,6 +76,11 @@ from sessions
 where :after_user is null or (user_id, session_id) > (:after_user, :after_session)
 order by user_id, session_id limit :limit
 
+-- name: sessions_of
+select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
+from sessions
+where (:user_id is null or user_id = :user_id) and (:session_id is null or session_id = :session_id)
+
 -- name: delete_messages
 delete from messages where session_pk in (
     select pk from sessions
@@ -90,7 +95,9 @@ delete from summaries where session_pk in (
 delete from sessions where (:user_id is null or user_id = :user_id) and (:session_id is null or session_id = :session_id)
 
 -- name: expired_sessions
-select pk from sessions where first_at < :before and (:user_id is null or user_id = :user_id)
+select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
+from sessions
+where first_at < :before and (:user_id is null or user_id = :user_id)
 
 -- name: prune_messages
 delete from messages where session_pk = :pk and created_at < :before
