@@ -25,7 +25,7 @@ MIGRATE = "the database lacks this version's schema; run `llm-memory migrate`, o
 _ATTEMPTS = 3
 _UNDONE = {"40001", "40P01", "55P03"}  # the transaction was rolled back: it never happened
 _LOST = {"57P01", "57P02", "57P03"}  # the server went away, before or after the commit
-_MISSING = {"3F000", "42883", "42P01", "PGRST202", "PGRST205"}
+_MISSING = {"22023", "3F000", "42883", "42P01", "PGRST202", "PGRST205"}  # 22023: not even the roles are there
 
 
 class Transport(Protocol):
@@ -80,7 +80,7 @@ def translated(code: str | None, message: str | None = None, hint: str | None = 
         return AmbiguousSession()
     if hint == "conflict":
         return Conflict(message)
-    if code in {"42501", "PGRST301", "PGRST302", "401", "403"}:
+    if code in {"42501", "PGRST301", "PGRST302", "PGRST303", "401", "403"}:
         return AccessDenied("the database does not allow this: a role, key or token without the right to it")
     if code in _MISSING:
         return StoreUnavailable(MIGRATE)

@@ -16,7 +16,7 @@ from postgrest.exceptions import APIError
 from pydantic import SecretStr
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from llm_memory_plugins.errors import StoreUnavailable
+from llm_memory_plugins.errors import ConfigError, StoreUnavailable
 from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
 
 _BUSY = {"429", "502", "503", "504", "PGRST000", "PGRST001", "PGRST002", "PGRST003", "SUP"}
@@ -30,9 +30,20 @@ class SupabaseTransport:
         key: A secret key (`sb_secret_...`) on a server; with a user's token a publishable key is enough.
         token: The access token of the one user to act as.
         timeout: Seconds a request may take.
+
+    Raises:
+        ConfigError: When the URL cannot be one of a project.
     """
 
     def __init__(self, url: str, key: SecretStr, *, token: SecretStr | None = None, timeout: float = 5.0) -> None:
+        try:
+            parts = httpx.URL(url)
+        except httpx.InvalidURL:
+            parts = httpx.URL()
+        if parts.scheme not in {"http", "https"} or not parts.host or parts.userinfo:
+            raise ConfigError("supabase_url: write it as the project's settings show it, https://<ref>.supabase.co")
+        if not key.get_secret_value():
+            raise ConfigError("supabase_key: is empty")
         self._url = url
         self._key = key
         self._token = token

@@ -331,6 +331,10 @@ class MessageLogSuite:
         receipt = await log.delete(user_id="a")
         assert receipt.removed["messages"] == 2
         assert receipt.removed["sessions"] == 2
+        assert {(s.session_id, s.message_count, s.epoch > 0) for s in receipt.sessions} == {
+            ("1", 1, True),
+            ("2", 1, True),
+        }
         assert {row[0] for row in await self.rows(log)} == {"b"}
         assert (await log.recent(SessionRef("1", "a"), Window("turns", 1))).messages == ()
         assert (await log.append([say(session=SessionRef("1", "a"))])).messages[0].seq == 1
@@ -360,6 +364,7 @@ class MessageLogSuite:
         await log.recent(ONE, Window("turns", 20))
         receipt = await log.prune(START + timedelta(minutes=7))
         assert receipt.removed["messages"] == 15
+        assert {(s.session_id, s.message_count) for s in receipt.sessions} == {("s", 20), ("old", 1)}
         assert contents(await log.page(ONE)) == [f"{r} {t}" for t in (7, 8, 9) for r in ("user", "assistant")]
         (stats,) = await log.sessions()
         assert (stats.message_count, stats.turn_count, stats.tokens) == (6, 3, 60)
