@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import get_args
 
 from llm_memory_plugins.types import Message, Role
@@ -31,17 +32,24 @@ def speaker(message: Message) -> str:
     A colon in a name becomes a space. A name that reads as a role, like `Assistant`, gives way to the message's own
     role, so what looks like a role always is it.
     """
+    return _shown(message.speaker, message.role)
+
+
+@lru_cache(maxsize=1024)  # a conversation has few speakers and many lines
+def _shown(name: str, role: Role) -> str:
     # A slash after a newline would be joined to the line before it by o200k_base, and counts would not add up.
-    name = " ".join(_COLON.sub(" ", message.speaker).split()).lstrip("/ ")
+    name = " ".join(_COLON.sub(" ", name).split()).lstrip("/ ")
     # Readers overlook width, case, punctuation, and characters that do not show.
     letters = "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name))).casefold()
-    return quoted(name) if name and letters not in _ROLES else message.role
+    return quoted(name) if name and letters not in _ROLES else role
 
 
 def message_line(message: Message) -> str:
     """A message as `speaker: text`, with its tool calls, ending in a newline."""
-    calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
-    said = "\n".join([message.content, *calls] if message.content else calls)
+    said = message.content
+    if message.tool_calls:
+        calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
+        said = "\n".join([said, *calls] if said else calls)
     return f"{speaker(message)}: {quoted(said)}\n"
 
 

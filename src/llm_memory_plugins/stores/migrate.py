@@ -14,7 +14,7 @@ import psycopg
 from pydantic import SecretStr
 
 from llm_memory_plugins.errors import StoreUnavailable
-from llm_memory_plugins.stores.postgres import first_line
+from llm_memory_plugins.stores.postgres import first_line, parts_of
 
 _LOCK = 7305716412045301  # any number, but the same in database_migrations.sql
 _NUMBERED = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -59,12 +59,13 @@ async def migrate(url: SecretStr) -> AsyncIterator[tuple[Migration, int]]:
         url: Of a login that may create schemas and roles.
 
     Raises:
+        ConfigError: When the URL cannot be read.
         StoreUnavailable: When the server cannot be reached, or refuses a migration.
     """
     wanted = migrations()
     connection = None
     try:
-        connection = await psycopg.AsyncConnection.connect(url.get_secret_value(), autocommit=True)
+        connection = await psycopg.AsyncConnection.connect(**parts_of(url), autocommit=True)
         await connection.execute("set client_min_messages = warning")
         await connection.execute("select pg_advisory_lock(%s)", (_LOCK,))
         applied = await _applied(connection)
@@ -79,8 +80,8 @@ async def migrate(url: SecretStr) -> AsyncIterator[tuple[Migration, int]]:
                     f"{error.diag.message_primary or type(error).__name__}"
                 ) from None
             yield migration, len(missing) - number
-    except psycopg.ProgrammingError:  # its text holds the URL
-        raise StoreUnavailable("is no PostgreSQL URL, or its login may not migrate") from None
+    except psycopg.ProgrammingError:
+        raise StoreUnavailable("this login may not migrate: it cannot read llm_memory.migrations") from None
     except psycopg.OperationalError as error:
         raise StoreUnavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from None
     finally:

@@ -55,12 +55,7 @@ class PostgresTransport:
     def __init__(
         self, url: SecretStr, *, pool_size: int = 10, timeout: float = 5.0, transaction_pooler: bool = False
     ) -> None:
-        try:
-            parts = conninfo_to_dict(url.get_secret_value())
-        except psycopg.ProgrammingError:  # its text holds the URL
-            parts = None
-        if parts is None:
-            raise ConfigError("database_url: is no PostgreSQL URL; write postgresql://user:password@host:5432/database")
+        parts = parts_of(url)
         parts.setdefault("application_name", "llm-memory-plugins")
         parts.setdefault("connect_timeout", max(2, round(timeout)))  # libpq takes whole seconds, two at least
         self._conninfo = SecretStr(make_conninfo("", **parts))
@@ -203,6 +198,25 @@ async def _translating(work: Any) -> Any:
         raise StoreUnavailable("PostgreSQL did not answer in time") from None
     except psycopg.Error as error:
         raise _translated(error) from None
+
+
+def parts_of(url: SecretStr) -> dict[str, Any]:
+    """The parameters of a connection.
+
+    Raises:
+        ConfigError: When the URL cannot be read, or a password was taken for a part that errors would show: one with
+            an unescaped @ or / ends there, and its rest becomes the host or the port.
+    """
+    try:
+        parts = conninfo_to_dict(url.get_secret_value())
+    except psycopg.ProgrammingError:  # its text holds the URL
+        parts = None
+    if parts is None:
+        raise ConfigError("database_url: is no PostgreSQL URL; write postgresql://user:password@host:5432/database")
+    host, port = str(parts.get("host", "")), str(parts.get("port", ""))
+    if "@" in host or (port and not port.replace(",", "").isdigit()):
+        raise ConfigError("database_url: write @ as %40 and / as %2F in the password")
+    return parts
 
 
 def first_line(error: BaseException) -> str:
