@@ -13,7 +13,9 @@ The floor is what the bare drivers need for as much: one statement that inserts 
 list in Redis, a pipeline that reads the list, and JSON decoding; over asyncpg or over psycopg, whichever is faster.
 
 A contender that reads or rewrites the whole history every turn first has one turn in a process of its own, which is
-ended after `LIMIT` seconds (`> 20 s`). If that turn took more than a second, it is the only one (`once`).
+ended after `LIMIT` seconds (`> 20 s`). If that turn took more than `ALONE` seconds, it is the only one (`once`). What
+took too long in a shorter history is `skipped`, and so is LangGraph where its one value would have hundreds of megabytes.
+Of short histories there are several, taken in turn, so that they stay as long as they are called.
 
     python benchmarks/chat_turn.py [--histories 100,10000,1000000] [--rounds 200] [--seconds 10] [--json FILE]
 
@@ -42,7 +44,7 @@ from typing import NamedTuple
 
 import psycopg
 import redis
-from peers import CONTENDERS, WINDOW, Contender, Floor, LangGraphCheckpoints, ThisProject, text
+from peers import CONTENDERS, WINDOW, Contender, Floor, ThisProject, text
 from pydantic import SecretStr
 
 from llm_memory_plugins.stores.migrate import migrate
@@ -51,8 +53,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.servers import GivenPostgres, GivenRedis, Postgres, Proxy, Redis
 
 LIMIT = 20.0  # seconds: of a trial turn, and of all turns of one contender in one history
-ALONE = 1.0  # a trial turn longer than this is not repeated
-WARM_UP = 20  # rounds that do not count, each in sessions of the shortest history
+ALONE = 5.0  # seconds: a trial turn longer than this is not repeated
+COPIES = 2000  # messages: so many copies of a short history together hold as many
+WARM_UP = 40  # rounds that do not count
 SESSIONS = 64
 ROUND_TRIP = 0.02
 PARTS = ("turn", "store", "read", "hot")
@@ -66,12 +69,25 @@ class Servers(NamedTuple):
 
 
 class Cell:
-    """What was measured of one contender in one history."""
+    """What was measured of one contender in histories of one length."""
 
     def __init__(self, size: int) -> None:
-        self.next = size  # the number of the next message
+        self.size = size
+        self.copies = max(1, COPIES // size)
+        self.turns = 0  # that were begun
+        self.tried = False  # whether a trial turn has shown how long one takes
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.note = ""  # why there are no figures, or few
+
+    def session(self, copy: int) -> str:
+        """The id of one of the histories."""
+        return session(f"{self.size} {copy}")
+
+    def following(self) -> tuple[str, int]:
+        """Where the next turn takes place, and the number of its first message."""
+        round_, copy = divmod(self.turns, self.copies)
+        self.turns += 1
+        return self.session(copy), self.size + 2 * round_
 
     def p50(self, part: str) -> float | None:
         """Median in milliseconds."""
@@ -111,7 +127,7 @@ async def turn(contender: Contender, where: str, first: int) -> dict[str, float]
     return {"store": stored - begun, "read": read - stored, "turn": read - begun, "hot": again - read}
 
 
-def trial(name: str, servers: Servers, size: int, pipe: Connection) -> None:
+def trial(name: str, servers: Servers, where: str, first: int, pipe: Connection) -> None:
     """One turn, in a process that can be ended: says when it begins and what it took."""
 
     async def work() -> None:
@@ -119,16 +135,16 @@ def trial(name: str, servers: Servers, size: int, pipe: Connection) -> None:
             await contender.append(session("trial"), 0)  # imports and connections are not part of a turn
             await contender.read(session("trial"))
             pipe.send("ready")
-            pipe.send(await turn(contender, session(size), size))
+            pipe.send(await turn(contender, where, first))
 
     asyncio.run(work())
 
 
-def tried(name: str, servers: Servers, size: int) -> dict[str, float] | None:
+def tried(name: str, servers: Servers, where: str, first: int) -> dict[str, float] | None:
     """The trial turn, or None when it took too long."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=trial, args=(name, servers, size, theirs))
+    process = context.Process(target=trial, args=(name, servers, where, first, theirs))
     process.start()
     theirs.close()
     try:
@@ -142,16 +158,14 @@ def tried(name: str, servers: Servers, size: int) -> dict[str, float] | None:
 async def prepare(contender: Contender, servers: Servers, size: int, shorter: Cell | None) -> Cell:
     """Fill a history, check what is read of it, and try a turn where it may take long."""
     cell = Cell(size)
-    if shorter and shorter.note.startswith((">", "skipped")):
-        cell.note = "skipped: too slow before"
-    elif isinstance(contender, LangGraphCheckpoints) and size > 100_000:
-        cell.note = "skipped: rewrites all"  # one value of about 400 MB, written anew by every turn
-    if cell.note:
+    if (shorter and shorter.note and not shorter.seconds) or size > contender.longest:
+        cell.note = "skipped"
         return cell
-    await contender.fill(session(size), size)
+    for copy in range(cell.copies):
+        await contender.fill(cell.session(copy), size)
     if contender.whole and size > 1000:
-        taken = await asyncio.to_thread(tried, contender.name, servers, size)
-        cell.next += 2
+        cell.tried = True
+        taken = await asyncio.to_thread(tried, contender.name, servers, *cell.following())
         if taken is None:
             cell.note = f"> {LIMIT:.0f} s"
             return cell
@@ -160,9 +174,9 @@ async def prepare(contender: Contender, servers: Servers, size: int, shorter: Ce
             for part, seconds in taken.items():
                 cell.seconds[part].append(seconds)
             return cell
-    found = await contender.read(session(size))
-    expected = [text(n) for n in range(cell.next - WINDOW, cell.next)]
-    if found != expected:
+    end = size + 2 * cell.turns
+    found = await contender.read(cell.session(0))
+    if found != [text(n) for n in range(end - WINDOW, end)]:
         raise RuntimeError(f"{contender.name} does not read back the last {WINDOW} messages, but {len(found)}")
     return cell
 
@@ -185,14 +199,17 @@ async def compare(servers: Servers, names: list[str], sizes: list[int], rounds: 
                 cell = cells[name][size]
                 if cell.note or sum(cell.seconds["turn"]) + sum(cell.seconds["hot"]) > LIMIT:
                     continue
-                taken = await turn(contenders[name], session(size), cell.next)
-                cell.next += 2
+                if cell.tried and number < -1:  # one turn is warm-up enough where it takes long
+                    continue
+                taken = await turn(contenders[name], *cell.following())
                 for part in PARTS if number >= 0 else ():
                     cell.seconds[part].append(taken[part])
         if number % 50 == 0:
             progress(f"round {number}")
     for contender in contenders.values():
         await contender.close()
+        if contender.degraded:
+            progress(f"{contender.name}: {contender.degraded} reads said that they had to do without Redis")
     return cells
 
 
@@ -345,6 +362,7 @@ async def main(options: argparse.Namespace, servers: Servers) -> dict[str, objec
             await contender.fill(session("trial"), WINDOW)
     sizes = [int(size) for size in options.histories.split(",")]
     cells = await compare(servers, names, sizes, options.rounds)
+    print(f"load average afterwards: {os.getloadavg()[0]:.1f} (other work on the machine makes commits slow for all)")
     floor = show(cells, sizes)
     result: dict[str, object] = {
         "floor": floor,
