@@ -5,7 +5,7 @@
 -- no key of one user's can collide with, or betray, a row of another's.
 --
 -- On Supabase the roles and the schema `extensions` are there already. Elsewhere this makes them, which takes a
--- superuser (or a role with CREATEROLE and BYPASSRLS).
+-- superuser (or a role with CREATEROLE and BYPASSRLS, once the extension vector is there).
 
 create schema if not exists extensions;
 create schema if not exists llm_memory;
@@ -104,7 +104,6 @@ create table llm_memory.messages (
 );
 create index messages_turns on llm_memory.messages (user_id, session_pk, seq) where role = 'user';
 create index messages_systems on llm_memory.messages (user_id, session_pk, seq) where role = 'system';
-create index messages_times on llm_memory.messages (user_id, session_pk, created_at);
 
 create table llm_memory.summaries (
     user_id      text    collate "C" not null,
@@ -261,7 +260,8 @@ end $$;
 alter table llm_memory.migrations enable row level security;
 revoke all on llm_memory.migrations from public, anon, authenticated, service_role;
 
-revoke all on schema llm_memory from public, anon;
+revoke all on all sequences in schema llm_memory from public, anon, authenticated, service_role;
+revoke all on schema llm_memory from public, anon, authenticated, service_role;
 grant usage on schema llm_memory to authenticated, service_role;
 revoke execute on function llm_memory.protect(regclass) from public, anon, authenticated, service_role;
 revoke execute on function llm_memory.owner() from public, anon;

@@ -101,9 +101,10 @@ begin
         ), fresh as (
             select g.*, row_number() over (order by g.place) as nth, sum(g.tokens) over (order by g.place) as running
             from (select x.*, row_number() over (partition by x.id order by x.place) as mention from given x) g
-            left join lateral (  -- with a limit this is always one look into the index, whatever statistics say
+            left join lateral (  -- one look into the index of ids: the order leaves a planner without statistics no choice
                 select m.seq from llm_memory.messages m
-                where m.user_id = session.user_id and m.session_pk = session.pk and m.id = g.id limit 1) held on true
+                where m.user_id = session.user_id and m.session_pk = session.pk and m.id >= g.id and m.id <= g.id
+                order by m.id limit 1) held on true
             where held.seq is null and g.mention = 1
         ), stored as (
             insert into llm_memory.messages (user_id, session_pk, seq, id, role, name, content, created_at, tokens,
@@ -118,9 +119,13 @@ begin
         into added from stored s;
         known := '[]';
         if added.messages < jsonb_array_length(batch -> 'messages') then
-            select coalesce(json_agg(m), '[]') into known from llm_memory.message_rows m
-            where m.user_id = session.user_id and m.session_pk = session.pk and m.seq <= session.last_seq
-              and m.id = any (array(select x ->> 'id' from jsonb_array_elements(batch -> 'messages') x));
+            select coalesce(json_agg(m), '[]') into known
+            from (select distinct x ->> 'id' as id from jsonb_array_elements(batch -> 'messages') x) g
+            cross join lateral (
+                select * from llm_memory.message_rows r
+                where r.user_id = session.user_id and r.session_pk = session.pk and r.id >= g.id and r.id <= g.id
+                order by r.id limit 1) m
+            where m.seq <= session.last_seq;
         end if;
         if added.messages > 0 then
             update llm_memory.sessions s set
@@ -147,7 +152,6 @@ as $$
 declare
     session llm_memory.sessions := llm_memory.find_session(p_user_id, p_session_id);
     most    integer := least(p_max_tokens, case when p_kind = 'tokens' then p_size end);
-    newest  bigint;
     start   bigint := 0;
     reached bigint;
     begun   boolean;
@@ -162,12 +166,10 @@ begin
             where m.user_id = session.user_id and m.session_pk = session.pk and m.role = 'user'
             order by m.seq desc limit p_size) t;
     elsif p_kind = 'time' then
-        select max(m.seq) into newest from llm_memory.messages m
-        where m.user_id = session.user_id and m.session_pk = session.pk and m.role = 'user';
-        select min(m.seq) into start from llm_memory.messages m
-        where m.user_id = session.user_id and m.session_pk = session.pk and m.created_at >= p_since;
-        -- One message more: that it is older than the window shows a later reader of a copy that nothing is missing.
-        start := least(start, newest) - 1;
+        -- From the newest turn that is older on: that it is older shows a later reader of a copy that nothing is missing.
+        select m.seq into start from llm_memory.messages m
+        where m.user_id = session.user_id and m.session_pk = session.pk and m.role = 'user' and m.created_at < p_since
+        order by m.seq desc limit 1;
     end if;
     start := coalesce(start, 0);
     if most is not null then

@@ -20,6 +20,9 @@ def span(operation: str, **attributes: str | int | float | bool) -> Generator[tr
 
     Exceptions are recorded by class name alone, since their texts may be worth keeping private.
     """
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):  # nobody listens
+        yield trace.INVALID_SPAN
+        return
     named = {f"gen_ai.memory.{key}": value for key, value in attributes.items()}
     with _tracer.start_as_current_span(
         f"gen_ai.memory.{operation}", attributes=named, record_exception=False, set_status_on_exception=False

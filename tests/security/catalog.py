@@ -74,7 +74,8 @@ def tables(connection, kinds="rp"):
                 where conrelid = c.oid and contype = 'f' and confrelid <> c.oid)
         from pg_class c join pg_namespace n on n.oid = relnamespace
         where nspname = any (%(ours)s) and relkind = any (string_to_array('{",".join(kinds)}', ','))
-          and not exists (select from pg_depend where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
+          and not exists (select from pg_depend
+                          where classid = 'pg_class'::regclass and objid = c.oid and deptype = 'e')
         order by 1""",
     )
     return [Table(n, tuple(Column(*c) for c in columns), frozenset(k), frozenset(p)) for n, columns, k, p in found]
@@ -89,7 +90,9 @@ def tenant_tables(connection):
     known = {table.name: table for table in tables(connection) if table.name not in NOBODYS}
     for table in known.values():
         if "user_id" not in {column.name for column in table.columns}:
-            pytest.fail(f"{table.name} has no column user_id: give it one, or say in NOBODYS that it holds no user's rows")
+            pytest.fail(
+                f"{table.name} has no column user_id: give it one, or say in NOBODYS that it holds no user's rows"
+            )
     order = TopologicalSorter({name: table.parents for name, table in known.items()}).static_order()
     return [known[name] for name in order]
 
@@ -105,7 +108,7 @@ def functions(connection):
         from pg_proc p join pg_namespace n on n.oid = pronamespace
         where nspname = any (%(ours)s)
           and not exists (select from pg_depend where classid = 'pg_proc'::regclass and objid = p.oid and deptype = 'e')
-        order by 1, 2""",
+        order by 1, p.oid""",
     )
     return [Function(name, tuple(map(tuple, arguments))) for name, arguments in found]
 
@@ -128,7 +131,9 @@ def row(table, user):
         elif column.type in by_type:
             made[column.name] = by_type[column.type].format(secret=secret(user))
         else:
-            pytest.fail(f"say in SAMPLES or KEYS of {__name__} what {table.name}.{column.name} may hold ({column.type})")
+            pytest.fail(
+                f"say in SAMPLES or KEYS of {__name__} what {table.name}.{column.name} may hold ({column.type})"
+            )
     return made
 
 

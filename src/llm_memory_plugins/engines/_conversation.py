@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 from uuid import NAMESPACE_URL, uuid5
@@ -244,7 +244,7 @@ class ConversationMemory(Engine[ConfigT]):
         return budget, budget - sum(map(self._overhead, sources))
 
     def _overhead(self, source: str) -> int:
-        return self._counter.count(opening(source)) + self._counter.count(CLOSING)
+        return _tag_tokens(self._counter, source)
 
     def _context(
         self,
@@ -288,6 +288,11 @@ class ConversationMemory(Engine[ConfigT]):
             dropped=(*dropped, *selection.dropped),
             errors={**errors, **({"messages": tail.error} if tail.error else {})},
         )
+
+
+@cache
+def _tag_tokens(counter: TokenCounter, source: str) -> int:
+    return counter.count(opening(source)) + counter.count(CLOSING)
 
 
 def _counted(messages: Sequence[Message], counter: TokenCounter) -> list[Message]:

@@ -167,13 +167,14 @@ class CachedMessageLog:
     def _reader(self, key: tuple[SessionRef, Window], window: Window) -> asyncio.Task[Tail]:
         """The read that is under way, or a new one."""
         task = self._reading.get(key)
-        if task is None:
+        if task is None or task.done():  # one that has just ended may be older than what is known by now
             task = self._reading[key] = asyncio.create_task(self._read_and_fill(key[0], window))
             task.add_done_callback(lambda done: self._read(key, done))
         return task
 
     def _read(self, key: tuple[SessionRef, Window], task: asyncio.Task[Tail]) -> None:
-        del self._reading[key]
+        if self._reading.get(key) is task:
+            del self._reading[key]
         if not task.cancelled():
             task.exception()  # all who waited may have been cancelled; asyncio complains of errors nobody has seen
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, partial
 from typing import Any, LiteralString, cast
 
@@ -36,7 +38,8 @@ class _Connection(AsyncConnection[TupleRow]):
     """
 
     async def cancel_safe(self, *, timeout: float = 0) -> None:  # noqa: ASYNC109 - the driver's signature
-        self.pgconn.finish()
+        with suppress(OSError), socket.fromfd(self.pgconn.socket, socket.AF_INET, socket.SOCK_STREAM) as line:
+            line.shutdown(socket.SHUT_RDWR)  # what waits for an answer reads its end, and the driver closes the rest
 
 
 class PostgresTransport:
@@ -117,10 +120,11 @@ class PostgresTransport:
         self, function: str, arguments: Mapping[str, Any], *, user_id: str | None, repeatable: bool = True
     ) -> Any:
         """See `Transport.call`."""
+        deadline = asyncio.get_running_loop().time() + self._timeout  # of all attempts together
         work = with_retries(
-            partial(self._attempt, function, arguments, user_id),
+            partial(self._attempt, function, arguments, user_id, deadline),
             repeat=lambda error: _is_transient(error, repeatable=repeatable),
-            seconds=2 * self._timeout,
+            seconds=self._timeout,
         )
         # A task of its own: a caller that is cancelled leaves the call to finish, and the connection in good order.
         task = asyncio.create_task(_translating(work))
@@ -133,14 +137,14 @@ class PostgresTransport:
         if not task.cancelled():
             task.exception()  # whoever waited has it, unless they were cancelled: then nobody wants it
 
-    async def _attempt(self, function: str, arguments: Mapping[str, Any], user_id: str | None) -> Any:
+    async def _attempt(self, function: str, arguments: Mapping[str, Any], user_id: str | None, deadline: float) -> Any:
         pool = self._pool
         if pool is None:
             raise StoreUnavailable("the database is closed; call initialize() first")
         role, claims = ("service_role", "") if user_id is None else ("authenticated", _claims(user_id))
-        connection = await self._borrow(pool)
+        connection = await self._borrow(pool, deadline)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout_at(deadline):
                 # Without BEGIN a pipeline is one transaction, which ends, and the role with it, where it is synced.
                 async with connection.pipeline():
                     await connection.execute(_ASSUME, (role, claims))
@@ -154,10 +158,10 @@ class PostgresTransport:
             await pool.putconn(connection)
         return row[0] if row else None
 
-    async def _borrow(self, pool: AsyncConnectionPool[_Connection]) -> _Connection:
+    async def _borrow(self, pool: AsyncConnectionPool[_Connection], deadline: float) -> _Connection:
         """A connection; or an error as soon as the server refuses one, where the pool would let the caller wait."""
         begun = asyncio.get_running_loop().time()
-        waiting = asyncio.timeout(self._timeout)
+        waiting = asyncio.timeout_at(deadline)
         try:
             async with waiting:
                 self._waiting.add(waiting)
@@ -173,7 +177,8 @@ class PostgresTransport:
         """The pool could not connect: let nobody wait any longer."""
         self._refused_at = asyncio.get_running_loop().time()
         for waiting in self._waiting:
-            waiting.reschedule(self._refused_at)
+            if not waiting.expired():  # else it is on its way out, and cannot be told again
+                waiting.reschedule(self._refused_at)
 
     async def _try_to_connect(self) -> None:
         try:

@@ -8,8 +8,7 @@
     ["H",epoch,last_seq,cap,message_count,turn_count,tokens,first_at,last_at]   last
 
 or one tombstone, `["T",epoch,last_seq]`. The letter stands at a fixed place, so neither Lua nor a reader who counts
-turns takes an element apart; and as all are JSON, one call parses any number of them, which costs a sixth of as many
-calls.
+turns takes an element apart.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from llm_memory_plugins.codec import extra_fields, extra_json
@@ -28,6 +28,7 @@ FEWEST = 20
 
 _LETTERS: dict[Role, str] = {"system": "s", "user": "u", "assistant": "a", "tool": "t"}
 _ROLES: dict[str, Role] = {"S": "system", "O": "user", **{letter: role for role, letter in _LETTERS.items()}}
+_SMALL = 4096  # bytes of an element that is worth remembering
 _AT = 2  # where in an element the letter stands
 _HEADER, _SYSTEM, _OPENING, _SAID_BY_SYSTEM, _SAID_BY_USER = b"HSOsu"
 
@@ -87,10 +88,10 @@ def _decode(elements: Sequence[bytes], session: SessionRef, window: Window) -> T
     begin = sum(letter in (_SYSTEM, _OPENING) for letter in letters[:2])
     start = _start(letters, begin, window.size) if window.kind == "turns" else begin
     before = [i for i in (_system(letters, start), _opening(letters, start)) if i is not None]
-    rows = json.loads(b"[%b]" % b",".join([*(elements[i] for i in before), *elements[start:]]))
-    _, epoch, last_seq, _, message_count, turn_count, tokens, first_at, last_at = rows.pop()
+    _, epoch, last_seq, _, message_count, turn_count, tokens, first_at, last_at = json.loads(elements[-1])
     user = session.user_id or ""
-    messages = [_message(row, session.session_id, user) for row in rows]
+    shown = [*(elements[i] for i in before), *elements[start:-1]]
+    messages = [_message(element, session.session_id, user) for element in shown]
     earlier = {message.role: message for message in messages[: len(before)]}
     stats = SessionStats(
         session_id=session.session_id,
@@ -135,8 +136,25 @@ def _opening(letters: bytes, start: int) -> int | None:
     return found if found >= 0 else None
 
 
-def _message(row: Sequence[Any], session_id: str, user_id: str) -> Message:
-    letter, seq, identity, content, created_at, tokens, tokenizer, name, extra = row
+def _message(element: bytes, session_id: str, user_id: str) -> Message:
+    if len(element) <= _SMALL and element.endswith(b",null]"):  # with extra fields it could be changed by who reads it
+        return _remembered(element, session_id, user_id)
+    return _made(element, session_id, user_id)
+
+
+@lru_cache(maxsize=4096)
+def _remembered(element: bytes, session_id: str, user_id: str) -> Message:
+    """Read once: the next read of a session shows the same messages but for one turn."""
+    return _made(element, session_id, user_id)
+
+
+def forget() -> None:
+    """Drop what was read before."""
+    _remembered.cache_clear()
+
+
+def _made(element: bytes, session_id: str, user_id: str) -> Message:
+    letter, seq, identity, content, created_at, tokens, tokenizer, name, extra = json.loads(element)
     message = Message(
         id=identity,
         session_id=session_id,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from llm_memory_plugins.stores.redis.client import RedisClient, Refused
-from llm_memory_plugins.stores.redis.encoding import decode_copy, encode_copy, encode_counts, encode_message
+from llm_memory_plugins.stores.redis.encoding import decode_copy, encode_copy, encode_counts, encode_message, forget
 from llm_memory_plugins.stores.redis.keys import tail_key
 from llm_memory_plugins.stores.redis.script import load
 from llm_memory_plugins.types import Message, SessionRef, SessionStats, Tail, Window
@@ -67,6 +67,7 @@ class RedisHotTier:
 
     async def drop(self, sessions: Sequence[SessionStats]) -> int:
         """See `HotTier.drop`."""
+        forget()  # what is erased shall not linger in this process either
         dropped = 0
         for start in range(0, len(sessions), _AT_ONCE):
             calls = [

@@ -1,0 +1,77 @@
+"""What the suites do not ask of PostgreSQL: what its functions cost, and how the transport behaves."""
+
+from datetime import timedelta
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from llm_memory_plugins.stores.postgres import PostgresTransport
+from llm_memory_plugins.stores.sql_functions import SqlMessageLog
+from llm_memory_plugins.testing.message_log import ONE, START, talk
+from llm_memory_plugins.types import Window
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def log(authenticator_url, database_url):
+    """On tables the server knows nothing of yet: planned as if they were empty."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("truncate llm_memory.sessions cascade")
+        for table in ("sessions", "messages"):
+            connection.execute(f"alter table llm_memory.{table} set (autovacuum_enabled = false)")
+    transport = PostgresTransport(SecretStr(authenticator_url), pool_size=1)
+    await transport.open()
+    yield SqlMessageLog(transport)
+    await transport.close()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for table in ("sessions", "messages"):
+            connection.execute(f"alter table llm_memory.{table} reset (autovacuum_enabled)")
+
+
+def looked_at(url):
+    """Index entries and rows of our tables that were read so far."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("select pg_stat_force_next_flush()")
+        found = connection.execute("""select sum(idx_tup_read) from pg_stat_user_indexes where schemaname = 'llm_memory'
+            union all select sum(seq_tup_read) from pg_stat_user_tables where schemaname = 'llm_memory'""")
+        return sum(int(count or 0) for (count,) in found)
+
+
+async def settled(log, url):
+    """The counters, once the transport's connection has handed in its own."""
+    transport = log._transport
+    await transport.close()
+    counters = looked_at(url)
+    await transport.open()
+    return counters
+
+
+async def test_no_operation_costs_the_history_even_before_the_first_analyze(log, database_url):
+    long = talk(3000)
+    costs = {}
+    for size, batch in ((200, long[:200]), (6000, long[200:])):
+        windows = [
+            Window("turns", 5),
+            Window("tokens", 100),
+            Window("time", 300, now=START + timedelta(minutes=size // 2)),
+            Window("turns", 5, max_tokens=50),
+        ]
+        for start in range(0, len(batch), 400):
+            await log.append(batch[start : start + 400])
+        for number, window in enumerate(windows):
+            before = await settled(log, database_url)
+            for _ in range(10):
+                await log.recent(ONE, window)
+            costs[size, f"recent {number}"] = await settled(log, database_url) - before
+        before = await settled(log, database_url)
+        for _ in range(10):
+            await log.append(batch[-2:])  # known already
+            await log.page(ONE, after=size - 5)
+        costs[size, "append"] = await settled(log, database_url) - before
+    for (size, what), cost in costs.items():
+        if size == 6000:
+            short = costs[200, what]
+            assert short > 0
+            assert cost <= 2 * short + 200, f"{what} reads {cost} entries, in a short session {short}"
