@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import traceback
+from functools import partial
 
 import pytest
 from tests.servers import Redis
@@ -114,12 +115,12 @@ async def try_out(config):
             shown += insides(memory)
             calls = [
                 memory.initialize,
-                *[lambda: memory.store(MESSAGE)] * 3,
-                lambda: memory.get_context({"session_id": "s", "user_id": "u"}),
-                *([lambda: memory.compact("s", "u")] if engine is ConversationSummaryMemory else []),
-                lambda: memory.list_sessions("u"),
+                *[partial(memory.store, MESSAGE)] * 3,
+                partial(memory.get_context, {"session_id": "s", "user_id": "u"}),
+                *([partial(memory.compact, "s", "u")] if engine is ConversationSummaryMemory else []),
+                partial(memory.list_sessions, "u"),
                 memory.health_check,
-                lambda: memory.forget(user_id="u"),
+                partial(memory.forget, user_id="u"),
                 memory.close,
             ]
             for call in calls:

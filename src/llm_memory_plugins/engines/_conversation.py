@@ -75,7 +75,7 @@ class ConversationMemory(Engine[ConfigT]):
         return done.messages[0] if one else done.messages
 
     async def _append(self, built: Sequence[Message]) -> Appended:
-        owned = [replace(m, user_id=self._user(m.user_id)) for m in built]
+        owned = [m if m.user_id == (user := self._user(m.user_id)) else replace(m, user_id=user) for m in built]
         count = partial(_counted, owned, self._counter)
         large = sum(len(m.content) for m in owned) > _COUNTED_AT_ONCE
         done = await self._ports.log.append(await anyio.to_thread.run_sync(count) if large else count())

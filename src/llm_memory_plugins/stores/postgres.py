@@ -123,6 +123,7 @@ class PostgresTransport:
         deadline = asyncio.get_running_loop().time() + self._timeout  # of all attempts together
         work = with_retries(
             partial(self._attempt, function, arguments, user_id, deadline),
+            errors=(psycopg.Error,),
             repeat=lambda error: _is_transient(error, repeatable=repeatable),
             seconds=self._timeout,
         )

@@ -52,11 +52,20 @@ class Transport(Protocol):
 
 
 async def with_retries(
-    attempt: Callable[[], Awaitable[T]], *, repeat: Callable[[Exception], bool], seconds: float
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    errors: tuple[type[Exception], ...],
+    repeat: Callable[[Exception], bool],
+    seconds: float,
 ) -> T:
     """Run `attempt`, up to three times in all within `seconds`, while `repeat` says that its error allows it."""
+    try:
+        return await attempt()  # setting up retries that are seldom needed costs more than the rest of a call here
+    except errors as error:
+        if not repeat(error):
+            raise
     async for trial in stamina.retry_context(
-        on=repeat, attempts=_ATTEMPTS, timeout=seconds, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
+        on=repeat, attempts=_ATTEMPTS - 1, timeout=seconds, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
     ):
         with trial:
             return await attempt()

@@ -100,6 +100,7 @@ class SupabaseTransport:
         try:
             return await with_retries(
                 partial(self._attempt, function, arguments),
+                errors=(APIError, httpx.HTTPError),
                 repeat=lambda error: _is_transient(error, repeatable=repeatable),
                 seconds=2 * self._timeout,
             )
