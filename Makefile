@@ -21,9 +21,10 @@ check: .venv/.dev .venv/.npm notebooks
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/check_tree.py
 
-bench: .venv/.dev
+bench: .venv/.dev .venv/.bench
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/probe_survival.py
+	$(BIN)/python benchmarks/chat_turn.py
 
 notebooks: .venv/.dev
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
@@ -42,6 +43,10 @@ clean:
 
 .venv/.dev: .venv/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,redis,postgres,supabase]" --group test --group check
+	touch $@
+
+.venv/.bench: .venv/.dev pyproject.toml
+	$(BIN)/python -m pip install --quiet --group bench
 	touch $@
 
 # Supabase's API and lints, for tests: no package of these may run a script when it is installed.

@@ -33,7 +33,6 @@ import os
 import statistics
 import sys
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +43,8 @@ from typing import NamedTuple
 
 import psycopg
 import redis
-from peers import CONTENDERS, WINDOW, Contender, Floor, ThisProject, text
+from contenders import WINDOW, Cell, Contender, Floor, ThisProject, session, text
+from peers import CONTENDERS
 from pydantic import SecretStr
 
 from llm_memory_plugins.stores.migrate import migrate
@@ -54,7 +54,6 @@ from tests.servers import GivenPostgres, GivenRedis, Postgres, Proxy, Redis
 
 LIMIT = 20.0  # seconds: of a trial turn, and of all turns of one contender in one history
 ALONE = 5.0  # seconds: a trial turn longer than this is not repeated
-COPIES = 2000  # messages: so many copies of a short history together hold as many
 WARM_UP = 40  # rounds that do not count
 SESSIONS = 64
 ROUND_TRIP = 0.02
@@ -66,42 +65,6 @@ class Servers(NamedTuple):
 
     database_url: str
     redis_url: str
-
-
-class Cell:
-    """What was measured of one contender in histories of one length."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.copies = max(1, COPIES // size)
-        self.turns = 0  # that were begun
-        self.tried = False  # whether a trial turn has shown how long one takes
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.note = ""  # why there are no figures, or few
-
-    def session(self, copy: int) -> str:
-        """The id of one of the histories."""
-        return session(f"{self.size} {copy}")
-
-    def following(self) -> tuple[str, int]:
-        """Where the next turn takes place, and the number of its first message."""
-        round_, copy = divmod(self.turns, self.copies)
-        self.turns += 1
-        return self.session(copy), self.size + 2 * round_
-
-    def p50(self, part: str) -> float | None:
-        """Median in milliseconds."""
-        return 1000 * statistics.median(self.seconds[part]) if self.seconds[part] else None
-
-    def p95(self, part: str) -> float | None:
-        """95th percentile in milliseconds."""
-        taken = sorted(self.seconds[part])
-        return 1000 * taken[int(0.95 * (len(taken) - 1))] if taken else None
-
-
-def session(name: object) -> str:
-    """The id of a session; LangChain wants a UUID."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, str(name)))
 
 
 @asynccontextmanager

@@ -87,8 +87,8 @@ async def test_a_long_conversation_is_summarised_and_another_process_sees_it(set
     config = {**settings, "summary_trigger_tokens": 200, "summarization_model": "offline", "buffer_window_size": 2}
     async with ConversationSummaryMemory(config) as first, ConversationSummaryMemory(config) as second:
         for n in range(8):
-            turn = [{**m, "content": f"{m['content']}: order {1000 + n} goes to Ada Lovelace in Turin. " * 4} for m in TALK[:2]]
-            await first.store(turn)
+            said = f"order {1000 + n} goes to Ada Lovelace in Turin. " * 4
+            await first.store([{**m, "content": said} for m in TALK[:2]])
         await first.drain()
         await first.compact("s", "u")
         here, there = [await m.get_context({"session_id": "s", "user_id": "u"}) for m in (first, second)]

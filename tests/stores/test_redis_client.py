@@ -5,10 +5,12 @@ import sys
 
 import pytest
 from pydantic import SecretStr
+from tests.servers import Redis
 
 from llm_memory_plugins.errors import ConfigError, MissingExtra, StoreUnavailable
-from llm_memory_plugins.stores.redis import Breaker, RedisClient
+from llm_memory_plugins.stores.redis import Breaker, RedisClient, RedisHotTier
 from llm_memory_plugins.stores.redis.keys import tail_key
+from llm_memory_plugins.testing.hot_tier import seen, tail
 from llm_memory_plugins.types import SessionRef
 
 
@@ -172,3 +174,21 @@ def test_a_missing_package_names_the_line_that_installs_it(monkeypatch):
 def test_importing_the_tier_imports_no_driver():
     code = "import sys, llm_memory_plugins.stores.redis; sys.exit('redis' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.slow
+async def test_a_password_is_used_and_shown_nowhere():
+    with Redis(requirepass="hunter2-hunter2") as server:
+        client = RedisClient(SecretStr(server.url), timeout=5)
+        hot = RedisHotTier(client, ttl_seconds=60)
+        await hot.fill(tail(3))
+        assert await seen(hot) == 3
+        shown = [repr(client), repr(hot), repr(vars(client)), repr(client._found), repr(vars(client._found.driver))]
+        shown.append(repr(client._found.driver.connection_pool.connection_kwargs))
+        assert not any("hunter2" in text for text in shown)
+        wrong = RedisClient(SecretStr(server.url.replace("hunter2-hunter2", "hunter3")))
+        with pytest.raises(StoreUnavailable) as caught:
+            await wrong.ping()
+        assert "hunter" not in str(caught.value)
+        await wrong.close()
+        await client.close()

@@ -24,6 +24,9 @@ from llm_memory_plugins.windows import covers
 FILL_SECONDS = 5.0
 """A read of the log that took longer is not put into the tier: what forbids it there lives only twice as long."""
 
+_MARKED_SECONDS = 60.0
+"""So long after a call of the log that failed hot reads say so; a process that only reads hears of no recovery."""
+
 _REMEMBERED = 10_000  # sessions whose newest known state is kept
 _PAGE = 500
 _OVER = 2**63  # a seq no message of an erased life comes up to
@@ -40,7 +43,7 @@ class CachedMessageLog:
     def __init__(self, log: MessageLog, hot: HotTier) -> None:
         self._log = log
         self._hot = hot
-        self._log_failed = False  # at the last call
+        self._log_failed_at: float | None = None  # at the last call
         self._floor = LRUCache[SessionRef, State](_REMEMBERED)
         self._owed = dict[SessionRef, SessionStats]()  # copies an erasure has still to remove
         self._reading: dict[tuple[SessionRef, Window], asyncio.Task[Tail]] = {}
@@ -76,7 +79,8 @@ class CachedMessageLog:
             copy, problem = None, str(error)
         if copy is not None and covers(copy, window) and self._is_true(copy, head):
             self._note(copy.stats)
-            return replace(copy, error=_STALE) if self._log_failed else copy
+            failed = self._log_failed_at is not None and time.monotonic() - self._log_failed_at < _MARKED_SECONDS
+            return replace(copy, error=_STALE) if failed else copy
         tail = await self._read_log(session, window)
         return replace(tail, error=problem) if problem else tail
 
@@ -196,9 +200,9 @@ class CachedMessageLog:
         try:
             result = await answer
         except StoreUnavailable:
-            self._log_failed = True
+            self._log_failed_at = time.monotonic()
             raise
-        self._log_failed = False
+        self._log_failed_at = None
         return result
 
 

@@ -61,6 +61,8 @@ class PostgresTransport:
         parts = parts_of(url)
         parts.setdefault("application_name", "llm-memory-plugins")
         parts.setdefault("connect_timeout", max(2, round(timeout)))  # libpq takes whole seconds, two at least
+        # A network that swallows everything is noticed as soon as a server that hangs, not after a quarter of an hour.
+        parts.setdefault("tcp_user_timeout", round(1000 * timeout))
         self._conninfo = SecretStr(make_conninfo("", **parts))
         self._options = {"autocommit": True, "prepare_threshold": None if transaction_pooler else 0}
         self._pool_size = pool_size
