@@ -1,6 +1,6 @@
 -- Conversations: one function an operation, so that each is atomic, one round trip, and the same over every transport.
 --
--- Arguments are scalars, or JSON as text; each function answers with one JSON value. Times in answers are UTC.
+-- Arguments are scalars, or JSON as text; each function answers with one JSON value.
 -- A session that is named without a user is the one of that name the caller can see.
 -- Errors of our own are told by their hint: ambiguous_session, several sessions have that name; conflict, a
 -- compare-and-set lost. (Not every API passes on an SQLSTATE that is not in the standard.)
@@ -9,15 +9,8 @@
 -- statement here has one good plan, by an index that begins with user and session, and planning would cost more than
 -- running it.
 
-create function llm_memory.stats_of(session llm_memory.sessions) returns json
-language sql stable set search_path = ''
-return json_build_object(
-    'pk', session.pk, 'user_id', session.user_id, 'session_id', session.session_id, 'last_seq', session.last_seq,
-    'message_count', session.message_count, 'turn_count', session.turn_count, 'tokens', session.tokens,
-    'first_at', session.first_at at time zone 'UTC', 'last_at', session.last_at at time zone 'UTC');
-
 create view llm_memory.message_rows with (security_invoker = true) as
-    select user_id, session_pk, seq, id, role, name, content, created_at at time zone 'UTC' as created_at,
+    select user_id, session_pk, seq, id, role, name, content, created_at,
            tokens, tokenizer, extra::text as extra
     from llm_memory.messages;
 
@@ -60,9 +53,47 @@ begin
     return session;
 end $$;
 
+-- Store messages none of which the session holds yet, all or none. Answers the session afterwards, null when it is not
+-- there or some message is: then nothing was done.
+create function llm_memory.append_fresh(p_user_id text, p_session_id text, p_messages jsonb) returns llm_memory.sessions
+language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+as $$
+declare
+    session llm_memory.sessions;
+    stored  integer;
+begin
+    update llm_memory.sessions s set
+        last_seq = s.last_seq + g.messages, message_count = s.message_count + g.messages,
+        turn_count = s.turn_count + g.turns, tokens = s.tokens + g.tokens, tokens_ever = s.tokens_ever + g.tokens,
+        first_at = least(s.first_at, g.first_at), last_at = greatest(s.last_at, g.last_at)
+    from (select count(*) as messages, count(*) filter (where x.role = 'user') as turns, sum(x.tokens) as tokens,
+                 min(x.created_at) as first_at, max(x.created_at) as last_at
+          from jsonb_to_recordset(p_messages) as x (role text, tokens integer, created_at timestamptz)) g
+    where s.user_id = p_user_id and s.session_id = p_session_id
+    returning s.* into session;
+    if found then
+        insert into llm_memory.messages (user_id, session_pk, seq, id, role, name, content, created_at, tokens,
+                                         tokenizer, tokens_ever, extra)
+        select p_user_id, session.pk, session.last_seq - count(*) over () + x.place, x.id, x.role, x.name, x.content,
+               x.created_at, x.tokens, x.tokenizer,
+               session.tokens_ever - sum(x.tokens) over () + sum(x.tokens) over (order by x.place), x.extra::json
+        from rows from (jsonb_to_recordset(p_messages) as (
+            id text, role text, name text, content text, created_at timestamptz, tokens integer, tokenizer text,
+            extra text)) with ordinality as x (id, role, name, content, created_at, tokens, tokenizer, extra, place)
+        on conflict (user_id, session_pk, id) do nothing;
+        get diagnostics stored = row_count;
+        if stored < jsonb_array_length(p_messages) then
+            raise sqlstate 'LM001';
+        end if;
+    end if;
+    return session;
+exception when sqlstate 'LM001' then
+    return null;
+end $$;
+
 -- p_batches: [{session_id, user_id?, messages: [{id, role, name?, content, created_at, tokens, tokenizer, extra?}, ...]},
--- ...], in the order in which the messages were said. Answers for each batch {"user_id", "stats", "new": {id: seq},
--- "known": [the stored row of each message whose id the session already held]}.
+-- ...], in the order in which the messages were said. Answers for each batch {"user_id", "stats"} where all were new and
+-- are now the session's last; else also {"new": {id: seq}, "known": [the stored row of each the session already held]}.
 create function public.append_messages(p_batches text) returns json
 language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
 as $$
@@ -83,16 +114,18 @@ begin
                             (b ->> 'session_id') collate "C" as session_id
             from jsonb_array_elements(batches) b order by 1, 2) r;
     end if;
-    for batch in select jsonb_array_elements(batches) loop
+    for place in 0 .. jsonb_array_length(batches) - 1 loop
+        batch := batches -> place;
         owned_by := batch ->> 'user_id';
         if owned_by is null then
             owned_by := llm_memory.user_of(null, batch ->> 'session_id');
         end if;
-        select * into session from llm_memory.sessions s
-        where s.user_id = owned_by and s.session_id = batch ->> 'session_id' for update;
-        if not found then
-            session := llm_memory.lock_session(owned_by, batch ->> 'session_id');
+        session := llm_memory.append_fresh(owned_by, batch ->> 'session_id', batch -> 'messages');
+        if session.pk is not null then
+            answers := answers || json_build_object('user_id', owned_by, 'stats', row_to_json(session));
+            continue;
         end if;
+        session := llm_memory.lock_session(owned_by, batch ->> 'session_id');
         with given as (
             select * from rows from (jsonb_to_recordset(batch -> 'messages') as (
                 id text, role text, name text, content text, created_at timestamptz, tokens integer, tokenizer text,
@@ -137,7 +170,7 @@ begin
             returning * into session;
         end if;
         answers := answers || json_build_object(
-            'user_id', session.user_id, 'stats', llm_memory.stats_of(session), 'new', added.seqs, 'known', known);
+            'user_id', session.user_id, 'stats', row_to_json(session), 'new', added.seqs, 'known', known);
     end loop;
     return array_to_json(answers);
 end $$;
@@ -184,7 +217,7 @@ begin
         start := coalesce(reached, start);
     end if;
     select json_build_object(
-        'stats', llm_memory.stats_of(session),
+        'stats', row_to_json(session),
         'messages', coalesce(json_agg(w order by w.seq), '[]'),
         'opening', case when coalesce((array_agg(w.role order by w.seq))[1], '') <> 'user' then (
             select row_to_json(m) from llm_memory.message_rows m
@@ -222,19 +255,19 @@ declare
     answer json;
 begin
     if p_session_id is not null then
-        select json_agg(llm_memory.stats_of(s)) into answer from (
+        select json_agg(s) into answer from (
             select * from llm_memory.sessions x
             where x.session_id = p_session_id and (p_user_id is null or x.user_id = p_user_id)
               and (p_after_user is null or (x.user_id, x.session_id) > (p_after_user, p_after_session))
             order by x.user_id limit p_limit) s;
     elsif p_user_id is not null then
-        select json_agg(llm_memory.stats_of(s)) into answer from (
+        select json_agg(s) into answer from (
             select * from llm_memory.sessions x
             where x.user_id = p_user_id
               and (p_after_user is null or (x.user_id, x.session_id) > (p_after_user, p_after_session))
             order by x.session_id limit p_limit) s;
     else
-        select json_agg(llm_memory.stats_of(s)) into answer from (
+        select json_agg(s) into answer from (
             select * from llm_memory.sessions x
             where p_after_user is null or (x.user_id, x.session_id) > (p_after_user, p_after_session)
             order by x.user_id, x.session_id limit p_limit) s;
@@ -265,7 +298,7 @@ begin
         where s.user_id = p_user_id and (lives is null or s.pk = any (lives)) order by s.session_id for update;
     lives := array(select s.pk from llm_memory.sessions s
                    where s.user_id = p_user_id and (lives is null or s.pk = any (lives)));
-    select coalesce(json_agg(llm_memory.stats_of(s)), '[]') into gone from llm_memory.sessions s
+    select coalesce(json_agg(s), '[]') into gone from llm_memory.sessions s
     where s.user_id = p_user_id and s.pk = any (lives);
     foreach target in array array['summaries', 'messages'] loop
         execute format('delete from llm_memory.%I where user_id = $1 and session_pk = any ($2)', target)
@@ -306,7 +339,7 @@ begin
         where s.first_at < p_before and (p_user_id is null or s.user_id = p_user_id)
         order by s.user_id, s.session_id for update
     loop
-        gone := gone || llm_memory.stats_of(session);
+        gone := gone || row_to_json(session);
         delete from llm_memory.messages m
         where m.user_id = session.user_id and m.session_pk = session.pk and m.created_at < p_before;
         get diagnostics counted = row_count;
@@ -348,12 +381,12 @@ begin
         'nodes', (
             select coalesce(json_agg(n order by n.from_seq, n.level), '[]') from (
                 (select x.level, x.from_seq, x.to_seq, x.lines, x.tokens, x.tokenizer, x.model, x.model_tokens,
-                        x.created_at at time zone 'UTC' as created_at
+                        x.created_at
                  from llm_memory.summaries x
                  where x.user_id = session.user_id and x.session_pk = session.pk and not x.rolled)
                 union all
                 (select x.level, x.from_seq, x.to_seq, x.lines, x.tokens, x.tokenizer, x.model, x.model_tokens,
-                        x.created_at at time zone 'UTC'
+                        x.created_at
                  from llm_memory.summaries x
                  where x.user_id = session.user_id and x.session_pk = session.pk and x.level = 0 and x.rolled
                  order by x.from_seq desc limit p_finest)) n));
@@ -451,7 +484,8 @@ declare
 begin
     foreach which in array array[
         'llm_memory.find_session(text, text)', 'llm_memory.lock_session(text, text)',
-        'llm_memory.user_of(text, text)', 'llm_memory.stats_of(llm_memory.sessions)',
+        'llm_memory.append_fresh(text, text, jsonb)',
+        'llm_memory.user_of(text, text)',
         'public.append_messages(text)', 'public.recent_messages(text, text, text, integer, timestamptz, integer)',
         'public.page_messages(text, text, bigint, integer)', 'public.memory_sessions(text, text, text, text, integer)',
         'public.forget_memory(text, text)', 'public.prune_messages(timestamptz, text)',

@@ -27,7 +27,9 @@ from llm_memory_plugins.errors import ConfigError, LLMMemoryError, StoreUnavaila
 from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
 from llm_memory_plugins.telemetry import logger
 
-_ASSUME = "select set_config('role', %s, true), set_config('request.jwt.claims', %s, true)"
+# In UTC, times come back whole: elsewhere the first hours of the year 1 would lie before it.
+_ASSUME = """select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
+                    set_config('timezone', 'UTC', true)"""
 
 
 class _Connection(AsyncConnection[TupleRow]):

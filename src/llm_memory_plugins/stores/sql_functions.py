@@ -52,12 +52,14 @@ class SqlMessageLog:
         stored: list[Message] = []
         stats: dict[int, SessionStats] = {}
         for (ref, batch), answer in zip(batches, answers, strict=True):
-            held = {row["id"]: _message(row, ref.session_id) for row in answer["known"]}
+            after = _stats(answer["stats"])
+            seqs = answer.get("new") or {m.id: after.last_seq - len(batch) + n for n, m in enumerate(batch, start=1)}
+            held = {row["id"]: _message(row, ref.session_id) for row in answer.get("known", ())}
             for message in batch:  # the first of an id is the one that counts
                 if message.id not in held:
-                    held[message.id] = replace(message, user_id=answer["user_id"], seq=answer["new"][message.id])
+                    held[message.id] = replace(message, user_id=answer["user_id"], seq=seqs[message.id])
                 stored.append(held[message.id])
-            stats[answer["stats"]["pk"]] = _stats(answer["stats"])
+            stats[after.epoch] = after
         return Appended(tuple(stored), tuple(stats.values()))
 
     async def recent(self, session: SessionRef, window: Window) -> Tail:
@@ -186,8 +188,8 @@ def _to_row(message: Message) -> dict[str, Any]:
 
 
 def _moment(text: str) -> datetime:
-    """Of a time the database gave in UTC."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    """In UTC, whatever zone the database thinks in."""
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _message(row: Mapping[str, Any], session_id: str) -> Message:
