@@ -309,6 +309,8 @@ def _plain(value: object) -> object:
     """For `json.dumps`: our values as objects, times as ISO 8601, and what else a payload holds as tagged JSON."""
     if isinstance(value, Mapping):
         return dict(cast("Mapping[str, object]", value))
+    if isinstance(value, Sequence):
+        return list(cast("Sequence[object]", value))
     if isinstance(value, datetime):
         return value.isoformat()
     return json.loads(codec.dumps(value))

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
+from llm_memory_plugins.rendering import section
 from llm_memory_plugins.types import Dropped, Message, Piece, Readable
 
 _COLOURS = {"messages": "#4c78a8", "summary": "#f58518"}
 _OTHER_COLOUR = "#72b7b2"
+
+
+class Pieces(Sequence[Piece]):
+    """Pieces that are made when somebody looks at them: who only wants the messages of a context need not wait."""
+
+    __slots__ = ("_made",)
+
+    def __init__(self, make: Callable[[], tuple[Piece, ...]]) -> None:
+        self._made: Callable[[], tuple[Piece, ...]] | tuple[Piece, ...] = make
+
+    def _all(self) -> tuple[Piece, ...]:
+        if not isinstance(self._made, tuple):
+            self._made = self._made()
+        return self._made
+
+    @overload
+    def __getitem__(self, index: int) -> Piece: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Piece]: ...
+    def __getitem__(self, index: int | slice) -> Piece | Sequence[Piece]:
+        return self._all()[index]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)  # pyright: ignore[reportUnknownArgumentType]
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType] - as a list has none
+
+    def __repr__(self) -> str:
+        return repr(self._all())
+
+    def __reduce__(self) -> tuple[Callable[..., tuple[Piece, ...]], tuple[tuple[Piece, ...]]]:
+        return tuple, (self._all(),)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +57,7 @@ class Context(Readable):
         messages: The newest messages, verbatim: a valid conversation.
         summary: What is left of older messages, as plain text; empty when there is none.
         recalled: Every section but the messages, as rendered into `text`.
-        text: All of it, rendered: what `tokens` counts and what never exceeds `max_total_tokens`.
+        tokens: Of `text`.
         pieces: The parts of `text`, in order, each with its source, tokens, score, reason and origin.
         dropped: What was left out, and why.
         errors: Sources that failed or answered from a slower place, by name.
@@ -32,14 +68,18 @@ class Context(Readable):
     messages: tuple[Message, ...] = ()
     summary: str = ""
     recalled: str = ""
-    text: str = ""
     tokens: int = 0
     max_total_tokens: int | None = None
-    pieces: tuple[Piece, ...] = ()
+    pieces: Sequence[Piece] = ()
     dropped: tuple[Dropped, ...] = ()
     errors: Mapping[str, str] = field(default_factory=dict[str, str])
 
-    _also: ClassVar[tuple[str, ...]] = ("sources",)
+    _also: ClassVar[tuple[str, ...]] = ("text", "sources")
+
+    @property
+    def text(self) -> str:
+        """All of it, rendered: what `tokens` counts and what never exceeds `max_total_tokens`."""
+        return self.recalled + section("messages", (piece.text for piece in self.pieces if piece.source == "messages"))
 
     @property
     def sources(self) -> dict[str, int]:

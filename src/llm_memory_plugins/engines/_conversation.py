@@ -15,7 +15,7 @@ import anyio
 from llm_memory_plugins import boundary, windows
 from llm_memory_plugins.codec import loads, message_to_line
 from llm_memory_plugins.config import BufferConfig, SummaryConfig
-from llm_memory_plugins.context import Context
+from llm_memory_plugins.context import Context, Pieces
 from llm_memory_plugins.engines._engine import Engine
 from llm_memory_plugins.errors import AmbiguousSession, BudgetError, InvalidInput
 from llm_memory_plugins.ports import TokenCounter
@@ -260,19 +260,9 @@ class ConversationMemory(Engine[ConfigT]):
         errors: Mapping[str, str] = EMPTY,
     ) -> Context:
         """A context of what was recalled, then the messages."""
-        said = [
-            Piece(
-                text=message_line(m),
-                tokens=windows.cost(m, self._counter),
-                source="messages",
-                reason="the system message" if m.role == "system" else why,
-                ids=(m.id,),
-            )
-            for m in selection.messages
-        ]
         before = section("summary", (piece.text for piece in recalled))
-        tokens = sum(piece.tokens for piece in (*recalled, *said))
-        tokens += self._overhead("summary") * bool(recalled) + self._overhead("messages") * bool(said)
+        tokens = selection.tokens + sum(piece.tokens for piece in recalled)
+        tokens += self._overhead("summary") * bool(recalled) + self._overhead("messages") * bool(selection.messages)
         if budget is not None and tokens > budget:
             raise BudgetError(f"max_total_tokens={budget} cannot hold any memory; raise it")
         return Context(
@@ -281,13 +271,28 @@ class ConversationMemory(Engine[ConfigT]):
             messages=selection.messages,
             summary=summary,
             recalled=before,
-            text=before + section("messages", (piece.text for piece in said)),
             tokens=tokens,
             max_total_tokens=budget,
-            pieces=(*recalled, *said),
+            pieces=Pieces(partial(_pieces, tuple(recalled), selection.messages, self._counter, why)),
             dropped=(*dropped, *selection.dropped),
             errors={**errors, **({"messages": tail.error} if tail.error else {})},
         )
+
+
+def _pieces(
+    recalled: tuple[Piece, ...], messages: Sequence[Message], counter: TokenCounter, why: str
+) -> tuple[Piece, ...]:
+    said = (
+        Piece(
+            text=message_line(m),
+            tokens=windows.cost(m, counter),
+            source="messages",
+            reason="the system message" if m.role == "system" else why,
+            ids=(m.id,),
+        )
+        for m in messages
+    )
+    return (*recalled, *said)
 
 
 @cache
