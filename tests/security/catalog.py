@@ -173,9 +173,14 @@ def dump(url, user):
 
 def batches(user, session, owner):
     """What `append_messages` takes: one new message, and one whose id the session has already."""
-    said = {"role": "user", "content": secret(owner), "created_at": NOW, "tokens": 1, "tokenizer": "t"}
-    batch = {"session_id": session, "messages": [said | {"id": "new"}, said | {"id": KEY}]}
+    batch = {"session_id": session, "messages": messages(owner)}
     return json.dumps([batch if user is None else batch | {"user_id": user}])
+
+
+def messages(owner):
+    """One that is new, and one whose id the session has already."""
+    said = {"role": "user", "content": secret(owner), "created_at": NOW, "tokens": 1, "tokenizer": "t"}
+    return [said | {"id": "new"}, said | {"id": KEY}]
 
 
 NODE = {"level": 0, "from_seq": 1, "to_seq": 1, "lines": [], "tokens": 1, "tokenizer": "t", "model": "m"}
@@ -195,6 +200,7 @@ def arguments(function, *, user, session, owner):
         "p_after_user": "",
         "p_after_session": "",
         "p_batches": batches(user, session, owner),
+        "p_messages": json.dumps(messages(owner)[:1]),
         "p_kind": "turns",
         "p_size": 10,
         "p_since": NOW,

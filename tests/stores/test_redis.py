@@ -19,7 +19,7 @@ from llm_memory_plugins.stores.redis.encoding import decode_copy, encode_copy
 from llm_memory_plugins.stores.redis.keys import tail_key
 from llm_memory_plugins.stores.redis.tier import TOMBSTONE_MS
 from llm_memory_plugins.stores.sqlite import Database, SqliteMessageLog
-from llm_memory_plugins.testing.hot_tier import ALL, HotTierSuite, numbered, seen, stats, tail
+from llm_memory_plugins.testing.hot_tier import ALL, SharedHotTierSuite, numbered, seen, stats, tail
 from llm_memory_plugins.testing.message_log import ONE, MessageLogSuite, contents, say, talk
 from llm_memory_plugins.types import SessionRef, Window
 
@@ -60,7 +60,7 @@ async def behind(server):
     await raw.aclose()
 
 
-class TestOnRedis(HotTierSuite):
+class TestOnRedis(SharedHotTierSuite):
     @pytest.fixture
     def server(self, redis_server):
         return redis_server
@@ -167,7 +167,7 @@ class TestOnValkey(TestOnRedis):
         return valkey_server
 
 
-class TestOverSentinels(HotTierSuite):
+class TestOverSentinels(SharedHotTierSuite):
     @pytest.fixture
     async def hot(self, redis_sentinel, prefix):
         opened = RedisClient(SecretStr(redis_sentinel.url), timeout=PATIENT)
@@ -176,7 +176,7 @@ class TestOverSentinels(HotTierSuite):
         await opened.close()
 
 
-class TestOverACluster(HotTierSuite):
+class TestOverACluster(SharedHotTierSuite):
     @pytest.fixture
     async def hot(self, redis_cluster, prefix):
         opened = RedisClient(SecretStr(redis_cluster.url), timeout=PATIENT)
