@@ -256,6 +256,20 @@ begin
     ]::regclass[]) as which;
 end $$;
 
+-- Which store this is, so that copies of two stores kept in one Redis never meet; and whether there are copies at all, so
+-- that who cannot reach them erases nothing here and leaves it there.
+create table llm_memory.store (
+    id  uuid    primary key default gen_random_uuid(),
+    hot boolean not null default false
+);
+insert into llm_memory.store default values;
+alter table llm_memory.store enable row level security;
+alter table llm_memory.store force row level security;
+revoke all on llm_memory.store from public, anon, authenticated, service_role;
+grant select on llm_memory.store to authenticated, service_role;
+grant update on llm_memory.store to service_role;
+create policy everyone_select on llm_memory.store for select to authenticated using (true);
+
 -- The list of migrations belongs to nobody: only who migrates reads and writes it.
 alter table llm_memory.migrations enable row level security;
 revoke all on llm_memory.migrations from public, anon, authenticated, service_role;

@@ -470,10 +470,21 @@ begin
     return to_json(true);
 end $$;
 
--- Which migrations a client can rely on.
-create function public.memory_schema_version() returns integer
-language sql immutable parallel safe set search_path = ''
-return 2;
+-- Which migrations a client can rely on, which store this is, and whether it has hot copies; with p_hot it has from now on.
+create function public.open_memory(p_hot boolean default false) returns json
+language plpgsql set search_path = ''
+as $$
+declare
+    opened llm_memory.store;
+begin
+    if p_hot and has_table_privilege('llm_memory.store', 'update') then
+        update llm_memory.store set hot = true where not hot;
+    end if;
+    select * into opened from llm_memory.store;
+    -- A database that is restored under another name, beside the first one, is another store.
+    return json_build_object('version', 2, 'hot', opened.hot, 'store', md5(opened.id::text || (
+        select d.oid::text from pg_catalog.pg_database d where d.datname = current_database())));
+end $$;
 
 -- Nobody but those who are named here may call anything, whatever the defaults of this server are.
 revoke all on llm_memory.message_rows from public, anon, authenticated, service_role;
@@ -492,7 +503,7 @@ begin
         'public.read_summaries(text, text, integer)',
         'public.claim_summary(text, text, bigint, text, timestamptz, timestamptz)',
         'public.release_summary(text, text, text)', 'public.commit_summary(text, text, text, text)',
-        'public.memory_schema_version()']::regprocedure[]
+        'public.open_memory(boolean)']::regprocedure[]
     loop
         execute format('revoke execute on function %s from public, anon', which);
         execute format('grant execute on function %s to authenticated, service_role', which);

@@ -53,6 +53,7 @@ class Config(BaseSettings):
         database_transaction_pooler: True behind PgBouncer or Supavisor in transaction mode.
         openai_base_url, google_base_url: Another address that speaks the provider's protocol.
         user_id: The one user this engine is for. Anything of another user is refused.
+        require_user: A call that names no user is refused, instead of meaning the one session of that name.
         tokenizer: What counts tokens. `auto`: o200k_base where its file is on this machine, else `estimate`
             (four characters a token).
         max_message_bytes: Size limit of one message with its metadata and payload.
@@ -82,6 +83,7 @@ class Config(BaseSettings):
     openai_base_url: str | None = _usual("openai_base_url", "OPENAI_BASE_URL")
     google_base_url: str | None = None
     user_id: str | None = None
+    require_user: bool = False
     tokenizer: TokenizerName = "auto"
     max_message_bytes: Count = 262_144
     model_timeout: Seconds = 60.0

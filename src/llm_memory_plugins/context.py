@@ -17,14 +17,15 @@ _OTHER_COLOUR = "#72b7b2"
 class Pieces(Sequence[Piece]):
     """Pieces that are made when somebody looks at them: who only wants the messages of a context need not wait."""
 
-    __slots__ = ("_made",)
+    __slots__ = ("_made", "_make")
 
     def __init__(self, make: Callable[[], tuple[Piece, ...]]) -> None:
-        self._made: Callable[[], tuple[Piece, ...]] | tuple[Piece, ...] = make
+        self._make = make
+        self._made: tuple[Piece, ...] | None = None
 
     def _all(self) -> tuple[Piece, ...]:
-        if not isinstance(self._made, tuple):
-            self._made = self._made()
+        if self._made is None:
+            self._made = self._make()
         return self._made
 
     @overload

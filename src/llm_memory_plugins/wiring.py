@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from platformdirs import user_data_path
 from pydantic import SecretStr
@@ -16,12 +16,17 @@ from pydantic import SecretStr
 from llm_memory_plugins.config import Config, SummaryConfig
 from llm_memory_plugins.errors import ConfigError, MissingExtra
 from llm_memory_plugins.ports import Backend, HotTier, MessageLog, Summariser, SummaryLog, TokenCounter
+from llm_memory_plugins.stores.copies import Store
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.tokens import counter
 
 if TYPE_CHECKING:
     from llm_memory_plugins.providers.gemini import GeminiChatModel
     from llm_memory_plugins.providers.openai import OpenAIChatModel
+
+
+class DurableBackend(Backend, Store, Protocol):
+    """What is opened with an engine and tells which store it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ def connect(config: Config) -> Ports:
     if config.redis_url is not None:
         from llm_memory_plugins.stores.cached import CachedMessageLog
 
-        tier, redis = _redis(config.redis_url, ttl, config.redis_timeout)
+        tier, redis = _redis(config.redis_url, ttl, config.redis_timeout, lambda: f"llmm:{database.identity}")
         log, backends["redis"] = CachedMessageLog(log, tier), redis
     elif name == "sqlite":  # of a server, asking whether a copy still holds would cost as much as reading
         from llm_memory_plugins.stores.cached import CachedMessageLog
@@ -63,8 +68,9 @@ def connect(config: Config) -> Ports:
     return Ports(log=log, summaries=summaries, counter=counter(config.tokenizer), backends=backends, durable=name)
 
 
-def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, Backend]:
+def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, DurableBackend]:
     """The durable store: its name for health reports, the ports, and what has to be opened."""
+    hot = config.redis_url is not None
     if config.supabase_url is not None and config.supabase_key is not None:
         with _extra("supabase", "supabase_url"):
             from llm_memory_plugins.stores.sql_functions import SqlMessageLog, SqlSummaryLog
@@ -75,6 +81,7 @@ def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, Backend]:
             config.supabase_key,
             token=config.supabase_user_token,
             timeout=config.database_timeout,
+            hot=hot,
         )
         return "supabase", SqlMessageLog(api), SqlSummaryLog(api), api
     url = config.database_url
@@ -87,21 +94,22 @@ def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, Backend]:
             url,
             pool_size=config.database_pool_size,
             timeout=config.database_timeout,
+            hot=hot,
             transaction_pooler=config.database_transaction_pooler,
         )
         return "postgresql", SqlMessageLog(direct), SqlSummaryLog(direct), direct
     from llm_memory_plugins.stores.sqlite import Database, SqliteMessageLog, SqliteSummaryLog
 
-    database = Database(_sqlite_path(config))
+    database = Database(_sqlite_path(config), hot=hot)
     return "sqlite", SqliteMessageLog(database), SqliteSummaryLog(database), database
 
 
-def _redis(url: SecretStr, ttl: float, timeout: float) -> tuple[HotTier, Backend]:
+def _redis(url: SecretStr, ttl: float, timeout: float, prefix: Callable[[], str]) -> tuple[HotTier, Backend]:
     with _extra("redis", "redis_url"):
         from llm_memory_plugins.stores.redis import RedisClient, RedisHotTier
 
     client = RedisClient(url, timeout=timeout)
-    return RedisHotTier(client, ttl_seconds=ttl), client
+    return RedisHotTier(client, ttl_seconds=ttl, prefix=prefix), client
 
 
 @contextmanager

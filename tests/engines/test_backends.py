@@ -28,6 +28,7 @@ def empty(database_url, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("truncate llm_memory.sessions cascade")
+        connection.execute("update llm_memory.store set hot = false")
 
 
 @pytest.fixture
@@ -112,6 +113,34 @@ async def test_erasing_a_user_leaves_no_trace_anywhere(settings, database_url, r
         assert len((await memory.get_context({"session_id": "s", "user_id": "kept"})).messages) > 0
         assert (await memory.clear("s", "kept")).removed["messages"] == 24
         assert "says" not in await residue(database_url, redis_server.url)
+
+
+async def test_who_cannot_reach_the_copies_erases_nothing(settings):
+    asked = {"session_id": "s", "user_id": "u"}
+    async with ConversationBufferMemory(settings) as memory:
+        await memory.store(TALK)
+        await memory.get_context(asked)
+        async with ConversationBufferMemory({**settings, "redis_url": None}) as other:
+            for erasing in (other.forget(user_id="u"), other.clear("s", "u")):
+                with pytest.raises(ConfigError, match="redis_url"):
+                    await erasing
+            assert (await other.get_session_stats("s", "u")).message_count == 24
+        assert (await memory.forget(user_id="u")).removed["messages"] == 24
+
+
+async def test_two_stores_on_one_redis_never_meet(direct, tmp_path, postgres):
+    url = postgres.create_database("second")
+    bootstrap(url)
+    await migrated(url)
+    asked = {"session_id": "s", "user_id": "u"}
+    said = []
+    stores = [direct["database_url"], url, *(f"sqlite:///{tmp_path}/{name}.db" for name in "ab")]
+    for name, store in enumerate(stores):
+        async with ConversationBufferMemory({**direct, "database_url": store}) as memory:
+            await memory.store({**asked, "role": "user", "content": f"of {name}"})
+            for _ in range(2):
+                said.append([m.content for m in (await memory.get_context(asked)).messages])
+    assert said == [[f"of {name}"] for name in range(len(stores)) for _ in range(2)]
 
 
 async def residue(database_url, redis_url):

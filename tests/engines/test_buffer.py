@@ -301,3 +301,21 @@ async def test_another_program_s_file_is_left_as_it_is(tmp_path):
     with pytest.raises(StoreUnavailable, match="another program"):
         await ConversationBufferMemory({"database_url": f"sqlite:///{path}"}).initialize()
     assert path.read_bytes() == before
+
+
+async def test_where_a_user_is_required_a_call_without_one_is_refused(config):
+    async with ConversationBufferMemory({**config, "require_user": True}) as memory:
+        said = {"session_id": "s", "role": "user", "content": "hi"}
+        await memory.store({**said, "user_id": "ada"})
+        refused = (
+            memory.store(said),
+            memory.get_context({"session_id": "s"}),
+            memory.clear("s"),
+            memory.list_sessions(),
+        )
+        for call in refused:
+            with pytest.raises(InvalidInput, match="user_id"):
+                await call
+        assert len((await memory.get_context({"session_id": "s", "user_id": "ada"})).messages) == 1
+    async with ConversationBufferMemory({**config, "require_user": True, "user_id": "ada"}) as hers:
+        assert len((await hers.get_context({"session_id": "s"})).messages) == 1

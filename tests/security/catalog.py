@@ -17,6 +17,7 @@ KEY = "the same for everybody"
 NOW = "2026-03-01T12:00:00+00:00"
 LATER = "2099-01-01T00:00:00+00:00"
 NOBODYS = {"llm_memory.migrations"}  # tables without users, which nobody has any right to
+EVERYBODYS = {"llm_memory.store"}  # tables without users, which all may read and the service may update
 
 SAMPLES = {  # of a column's type, where it is no part of a key
     "text": "{secret}",
@@ -87,12 +88,10 @@ def views(connection):
 
 def tenant_tables(connection):
     """Tables with users' rows, those first that others refer to."""
-    known = {table.name: table for table in tables(connection) if table.name not in NOBODYS}
+    known = {table.name: table for table in tables(connection) if table.name not in NOBODYS | EVERYBODYS}
     for table in known.values():
         if "user_id" not in {column.name for column in table.columns}:
-            pytest.fail(
-                f"{table.name} has no column user_id: give it one, or say in NOBODYS that it holds no user's rows"
-            )
+            pytest.fail(f"{table.name} has no column user_id: give it one, or name it in NOBODYS or EVERYBODYS")
     order = TopologicalSorter({name: table.parents for name, table in known.items()}).static_order()
     return [known[name] for name in order]
 
@@ -201,6 +200,7 @@ def arguments(function, *, user, session, owner):
         "p_after_session": "",
         "p_batches": batches(user, session, owner),
         "p_messages": json.dumps(messages(owner)[:1]),
+        "p_hot": False,
         "p_kind": "turns",
         "p_size": 10,
         "p_since": NOW,

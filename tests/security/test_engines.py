@@ -1,6 +1,7 @@
 """An engine for one user is refused everything of others, and not told whether there is anything."""
 
 import jwt
+import psycopg
 import pytest
 from tests.security import catalog
 from tests.security.conftest import STRANGER, A, B
@@ -28,6 +29,8 @@ def scoped(request, database_url):
         return {"supabase_url": api.url, "supabase_key": api.anon_key, "supabase_user_token": api.token(user_id)}
 
     catalog.fill(database_url)
+    with psycopg.connect(database_url) as connection:  # other tests keep copies of this store in Redis
+        connection.execute("update llm_memory.store set hot = false")
     return settings
 
 

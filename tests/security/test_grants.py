@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from tests.conftest import apply_migrations
 from tests.security import catalog
-from tests.security.catalog import NOBODYS, tables, tenant_tables, views
+from tests.security.catalog import EVERYBODYS, NOBODYS, tables, tenant_tables, views
 from tests.servers import bootstrap
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,8 @@ def grants(url):
 def expected(kind, name):
     if name in FOR_MIGRATIONS_ONLY:
         return set()
+    if name in EVERYBODYS:
+        return {(role, "SELECT", False) for role in USERS} | {("service_role", "UPDATE", False)}
     return {(role, privilege, False) for role in USERS for privilege in ALLOWED[kind]}
 
 
@@ -118,6 +120,11 @@ def test_every_table_has_one_policy_a_command_that_asks_for_the_user(admin):
     commands = ["DELETE", "INSERT", "SELECT", "UPDATE"]
     for table in tenant_tables(admin):
         assert sorted(policy[1] for policy in found if policy[0] == table.name) == commands, table.name
+    shared = [policy for policy in found if policy[0] in EVERYBODYS]
+    assert [policy[:5] for policy in shared] == [
+        ("llm_memory.store", "SELECT", "PERMISSIVE", ["authenticated"], "true")
+    ]
+    found = [policy for policy in found if policy not in shared]
     assert {policy[0] for policy in found} == {table.name for table in tenant_tables(admin)}
     for name, command, permissive, roles, qual, with_check in found:
         assert (permissive, roles) == ("PERMISSIVE", ["authenticated"]), name
@@ -133,7 +140,7 @@ def test_every_key_begins_with_the_user(admin):
         """select indexrelid::regclass::text, attname from pg_index join pg_class c on c.oid = indrelid
            join pg_namespace n on n.oid = relnamespace join pg_attribute on attrelid = indrelid and attnum = indkey[0]
            where indisunique and nspname = any (%s) and nspname || '.' || relname <> all (%s)""",
-        [list(catalog.OURS), list(NOBODYS)],
+        [list(catalog.OURS), list(NOBODYS | EVERYBODYS)],
     ).fetchall()
     assert len(keys) >= len(tenant_tables(admin))
     assert {name for name, first in keys if first != "user_id"} == set()

@@ -82,6 +82,7 @@ class OnPostgres:
         self.database_url = database_url
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("truncate llm_memory.sessions cascade")
+            connection.execute("update llm_memory.store set hot = false")  # other tests keep copies in Redis
 
     async def rows(self, log):
         with psycopg.connect(self.database_url) as connection:

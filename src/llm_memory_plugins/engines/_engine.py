@@ -12,7 +12,7 @@ import anyio
 
 from llm_memory_plugins.boundary import session_ref
 from llm_memory_plugins.config import Config, load
-from llm_memory_plugins.errors import AccessDenied, LLMMemoryError, WrongLoop
+from llm_memory_plugins.errors import AccessDenied, InvalidInput, LLMMemoryError, WrongLoop
 from llm_memory_plugins.ports import Backend, Clock, TokenCounter
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import BackendHealth, Health, SessionRef
@@ -150,6 +150,8 @@ class Engine(Generic[ConfigT]):
 
     def _user(self, user_id: str | None) -> str | None:
         owner = self.config.user_id
+        if owner is None and user_id is None and self.config.require_user:
+            raise InvalidInput("user_id", "is missing; this engine has many users (require_user)")
         if owner is None or user_id == owner:
             return user_id
         if user_id is None:

@@ -24,8 +24,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed
 from pydantic import SecretStr
 
 from llm_memory_plugins.errors import ConfigError, LLMMemoryError, StoreUnavailable
-from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
-from llm_memory_plugins.telemetry import logger
+from llm_memory_plugins.stores.sql_transport import may_repeat, opened, translated, with_retries
 
 # In UTC, times come back whole: elsewhere the first hours of the year 1 would lie before it.
 _ASSUME = """select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -51,6 +50,7 @@ class PostgresTransport:
         url: `postgresql://...`.
         pool_size: Connections at most.
         timeout: Seconds a call may take, waiting for a connection included.
+        hot: Whether this process keeps copies in a shared hot tier.
         transaction_pooler: True behind PgBouncer or Supavisor in transaction mode, which lose prepared statements.
 
     Raises:
@@ -58,7 +58,13 @@ class PostgresTransport:
     """
 
     def __init__(
-        self, url: SecretStr, *, pool_size: int = 10, timeout: float = 5.0, transaction_pooler: bool = False
+        self,
+        url: SecretStr,
+        *,
+        pool_size: int = 10,
+        timeout: float = 5.0,
+        hot: bool = False,
+        transaction_pooler: bool = False,
     ) -> None:
         parts = parts_of(url)
         parts.setdefault("application_name", "llm-memory-plugins")
@@ -67,6 +73,8 @@ class PostgresTransport:
         parts.setdefault("tcp_user_timeout", round(1000 * timeout))
         self._conninfo = SecretStr(make_conninfo("", **parts))
         self._options = {"autocommit": True, "prepare_threshold": None if transaction_pooler else 0}
+        self.identity, self.copies_elsewhere = "", False
+        self._hot = hot
         self._pool_size = pool_size
         self._timeout = timeout
         self._pool: AsyncConnectionPool[_Connection] | None = None
@@ -101,7 +109,8 @@ class PostgresTransport:
             await pool.open()
             self._pool = pool
             try:
-                await self._check_schema()
+                answer = await self.call("open_memory", {"hot": self._hot}, user_id=None)
+                self.identity, self.copies_elsewhere = opened(answer, hot=self._hot)
             except BaseException:
                 self._pool = None
                 await pool.close()
@@ -109,7 +118,7 @@ class PostgresTransport:
 
     async def ping(self) -> None:
         """Call the smallest function there is."""
-        await self.call("memory_schema_version", {}, user_id=None)
+        await self.call("open_memory", {}, user_id=None)
 
     async def close(self) -> None:
         """Wait for running calls, then close all connections."""
@@ -192,13 +201,6 @@ class PostgresTransport:
         except (psycopg.Error, OSError, TimeoutError) as error:
             raise StoreUnavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from None
         await connection.close()
-
-    async def _check_schema(self) -> None:
-        version = await self.call("memory_schema_version", {}, user_id=None)
-        if version < SCHEMA_VERSION:
-            raise StoreUnavailable(MIGRATE)
-        if version > SCHEMA_VERSION:
-            logger.info("the database has schema %d; this version was made for %d", version, SCHEMA_VERSION)
 
 
 async def _translating(work: Any) -> Any:

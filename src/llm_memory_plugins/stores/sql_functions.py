@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_memory_plugins.codec import extra_fields, extra_json
 from llm_memory_plugins.errors import InvalidInput
+from llm_memory_plugins.stores.copies import check_reach
 from llm_memory_plugins.stores.sql_transport import Transport
 from llm_memory_plugins.types import (
     Appended,
@@ -110,11 +111,13 @@ class SqlMessageLog:
         """See `MessageLog.delete`. Of a user everything goes, whichever memory it is in."""
         if user_id is None and session_id is None:
             raise InvalidInput("user_id", "name a user or a session; nothing was deleted")
+        check_reach(self._transport)
         arguments = {"user_id": user_id, "session_id": session_id}
         return _receipt(await self._transport.call("forget_memory", arguments, user_id=user_id, repeatable=False))
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
         """See `MessageLog.prune`."""
+        check_reach(self._transport)
         arguments = {"before": before.isoformat(), "user_id": user_id}
         return _receipt(await self._transport.call("prune_messages", arguments, user_id=user_id, repeatable=False))
 

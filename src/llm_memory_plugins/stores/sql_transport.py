@@ -14,6 +14,8 @@ from llm_memory_plugins.errors import (
     LLMMemoryError,
     StoreUnavailable,
 )
+from llm_memory_plugins.stores.copies import Store
+from llm_memory_plugins.telemetry import logger
 
 T = TypeVar("T")
 
@@ -28,7 +30,7 @@ _LOST = {"57P01", "57P02", "57P03"}  # the server went away, before or after the
 _MISSING = {"22023", "3F000", "42883", "42P01", "PGRST202", "PGRST205"}  # 22023: not even the roles are there
 
 
-class Transport(Protocol):
+class Transport(Store, Protocol):
     """One way to call a function of `sql/`."""
 
     async def call(
@@ -70,6 +72,22 @@ async def with_retries(
         with trial:
             return await attempt()
     raise AssertionError  # the last attempt has returned or raised
+
+
+def opened(answer: Mapping[str, Any], *, hot: bool) -> tuple[str, bool]:
+    """Identity of the store, and whether it has copies elsewhere, from what `open_memory` answers.
+
+    Raises:
+        StoreUnavailable: When its schema is too old.
+    """
+    if answer["version"] < SCHEMA_VERSION:
+        raise StoreUnavailable(MIGRATE)
+    if answer["version"] > SCHEMA_VERSION:
+        logger.info("the database has schema %d; this version was made for %d", answer["version"], SCHEMA_VERSION)
+    elsewhere = bool(answer["hot"]) and not hot
+    if elsewhere:
+        logger.warning("this store has copies in Redis, which will not follow what is written here: give its redis_url")
+    return answer["store"], elsewhere
 
 
 def may_repeat(code: str | None, *, repeatable: bool) -> bool:

@@ -16,8 +16,8 @@ from postgrest.exceptions import APIError
 from pydantic import SecretStr
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
-from llm_memory_plugins.errors import ConfigError, StoreUnavailable
-from llm_memory_plugins.stores.sql_transport import MIGRATE, SCHEMA_VERSION, may_repeat, translated, with_retries
+from llm_memory_plugins.errors import AccessDenied, ConfigError, StoreUnavailable
+from llm_memory_plugins.stores.sql_transport import may_repeat, opened, translated, with_retries
 
 _BUSY = {"429", "502", "503", "504", "PGRST000", "PGRST001", "PGRST002", "PGRST003", "SUP"}
 
@@ -30,12 +30,15 @@ class SupabaseTransport:
         key: A secret key (`sb_secret_...`) on a server; with a user's token a publishable key is enough.
         token: The access token of the one user to act as.
         timeout: Seconds a request may take.
+        hot: Whether this process keeps copies in a shared hot tier.
 
     Raises:
         ConfigError: When the URL cannot be one of a project.
     """
 
-    def __init__(self, url: str, key: SecretStr, *, token: SecretStr | None = None, timeout: float = 5.0) -> None:
+    def __init__(
+        self, url: str, key: SecretStr, *, token: SecretStr | None = None, timeout: float = 5.0, hot: bool = False
+    ) -> None:
         try:
             parts = httpx.URL(url)
         except httpx.InvalidURL:
@@ -44,6 +47,8 @@ class SupabaseTransport:
             raise ConfigError("supabase_url: write it as the project's settings show it, https://<ref>.supabase.co")
         if not key.get_secret_value():
             raise ConfigError("supabase_key: is empty")
+        self.identity, self.copies_elsewhere = "", False
+        self._hot = hot
         self._url = url
         self._key = key
         self._token = token
@@ -73,15 +78,15 @@ class SupabaseTransport:
             )
             try:
                 self._client = await acreate_client(self._url, self._key.get_secret_value(), options=options)
-                if await self.call("memory_schema_version", {}, user_id=None) < SCHEMA_VERSION:
-                    raise StoreUnavailable(MIGRATE)  # noqa: TRY301 - the client has to be closed all the same
+                answer = await self.call("open_memory", {"hot": self._hot}, user_id=None)
+                self.identity, self.copies_elsewhere = opened(answer, hot=self._hot)
             except BaseException:
                 await self._close()
                 raise
 
     async def ping(self) -> None:
         """Call the smallest function there is."""
-        await self.call("memory_schema_version", {}, user_id=None)
+        await self.call("open_memory", {}, user_id=None)
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -107,7 +112,9 @@ class SupabaseTransport:
         except httpx.HTTPError as error:  # its text may hold the URL, but no content: that is in the body
             raise StoreUnavailable(f"Supabase cannot be reached ({type(error).__name__})") from None
         except APIError as error:
-            raise translated(error.code, error.message, error.hint) from None
+            if error.code is None and "api key" in (error.message or "").lower():
+                raise AccessDenied("supabase_key is not accepted by the project at supabase_url") from None
+            raise translated(error.code or "unknown", error.message, error.hint) from None
 
     async def _attempt(self, function: str, arguments: Mapping[str, Any]) -> Any:
         if self._client is None:

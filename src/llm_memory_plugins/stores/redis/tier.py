@@ -6,7 +6,7 @@ replaced by an older one; and what was dropped or overtaken leaves a tombstone t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from llm_memory_plugins.stores.redis.client import RedisClient, Refused
@@ -29,20 +29,20 @@ class RedisHotTier:
     Args:
         client: Where the copies are kept.
         ttl_seconds: Life of a copy after the last write to it.
-        prefix: What all keys begin with.
+        prefix: What all keys begin with, or tells it once the durable store is open: two stores must not share one.
     """
 
     shared = True
 
-    def __init__(self, client: RedisClient, *, ttl_seconds: float, prefix: str = "llmm") -> None:
+    def __init__(self, client: RedisClient, *, ttl_seconds: float, prefix: str | Callable[[], str] = "llmm") -> None:
         self._client = client
         self._ttl_ms = max(1, round(ttl_seconds * 1000))
-        self._prefix = prefix
+        self._prefix = prefix if callable(prefix) else lambda: prefix
 
     async def read(self, session: SessionRef, window: Window) -> Tail | None:
         """See `HotTier.read`."""
         try:
-            elements = await self._client.call("LRANGE", tail_key(self._prefix, session), 0, -1)
+            elements = await self._client.call("LRANGE", tail_key(self._prefix(), session), 0, -1)
         except Refused as error:
             if error.reason == "WRONGTYPE":  # somebody else's; the next fill replaces it
                 return None
@@ -77,4 +77,4 @@ class RedisHotTier:
         return dropped
 
     def _key(self, stats: SessionStats) -> str:
-        return tail_key(self._prefix, SessionRef(stats.session_id, stats.user_id))
+        return tail_key(self._prefix(), SessionRef(stats.session_id, stats.user_id))

@@ -43,8 +43,10 @@ class Database:
     Durable: a write returns after its commit has reached the disk (WAL with `synchronous=full`).
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, hot: bool = False) -> None:
+        self.identity, self.copies_elsewhere = "", False
         self._path = path
+        self._hot = hot  # whether this process keeps copies in a shared hot tier
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
         self._writer: ThreadPoolExecutor | None = None
@@ -174,6 +176,10 @@ class Database:
                 for statement in _statements(migration.read_text(encoding="utf-8")):
                     connection.execute(statement)
                 connection.execute(f"pragma user_version = {number}")
+            if self._hot:
+                connection.execute("update store set hot = 1 where hot = 0")
+            self.identity, hot = connection.execute("select id, hot from store").fetchone()
+            self.copies_elsewhere = bool(hot) and not self._hot
             connection.execute("commit")
         except BaseException:
             connection.execute("rollback")

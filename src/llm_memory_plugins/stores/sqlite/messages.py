@@ -10,6 +10,7 @@ from typing import Any
 
 from llm_memory_plugins.codec import extra_fields, extra_json
 from llm_memory_plugins.errors import AmbiguousSession, InvalidInput
+from llm_memory_plugins.stores.copies import check_reach
 from llm_memory_plugins.stores.sqlite.database import Database, queries
 from llm_memory_plugins.types import Appended, Message, Receipt, SessionRef, SessionStats, Tail, Window
 
@@ -93,6 +94,7 @@ class SqliteMessageLog:
         """See `MessageLog.delete`."""
         if user_id is None and session_id is None:
             raise InvalidInput("user_id", "name a user or a session; nothing was deleted")
+        check_reach(self._database)
 
         def run(connection: sqlite3.Connection) -> Receipt:
             if session_id is not None:
@@ -106,6 +108,7 @@ class SqliteMessageLog:
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
         """See `MessageLog.prune`."""
+        check_reach(self._database)
         names = {"before": to_micros(before), "user_id": user_id}
 
         def run(connection: sqlite3.Connection) -> Receipt:
