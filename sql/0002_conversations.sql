@@ -102,21 +102,28 @@ declare
     batch   jsonb;
     answers json[] := '{}';
     known   json;
+    owners  text[] := '{}';
     owned_by text;
     session llm_memory.sessions;
     added   record;
 begin
-    -- A lock on its row gives every session's messages one order without gaps. Of several sessions the rows are locked
-    -- in one order too, so that two calls never wait for each other.
     if jsonb_array_length(batches) > 1 then
+        -- Whose session each batch means is found in their order, in which one may begin what the next one names.
+        for place in 0 .. jsonb_array_length(batches) - 1 loop
+            batch := batches -> place;
+            owners := owners || llm_memory.user_of(batch ->> 'user_id', batch ->> 'session_id');
+            insert into llm_memory.sessions (user_id, session_id)
+            values (owners[place + 1], batch ->> 'session_id') on conflict do nothing;
+        end loop;
+        -- A lock on its row gives every session's messages one order without gaps. Of several sessions the rows are
+        -- locked in one order too, so that two calls never wait for each other.
         perform llm_memory.lock_session(r.user_id, r.session_id) from (
-            select distinct llm_memory.user_of(b ->> 'user_id', b ->> 'session_id') collate "C" as user_id,
-                            (b ->> 'session_id') collate "C" as session_id
-            from jsonb_array_elements(batches) b order by 1, 2) r;
+            select distinct owners[b.place] collate "C" as user_id, (b.batch ->> 'session_id') collate "C" as session_id
+            from jsonb_array_elements(batches) with ordinality as b (batch, place) order by 1, 2) r;
     end if;
     for place in 0 .. jsonb_array_length(batches) - 1 loop
         batch := batches -> place;
-        owned_by := batch ->> 'user_id';
+        owned_by := coalesce(owners[place + 1], batch ->> 'user_id');
         if owned_by is null then
             owned_by := llm_memory.user_of(null, batch ->> 'session_id');
         end if;
@@ -202,13 +209,16 @@ begin
         -- From the newest turn that is older on: that it is older shows a later reader of a copy that nothing is missing.
         select m.seq into start from llm_memory.messages m
         where m.user_id = session.user_id and m.session_pk = session.pk and m.role = 'user' and m.created_at < p_since
+          and m.seq < (select max(n.seq) from llm_memory.messages n  -- the newest turn is wanted however old it is
+                       where n.user_id = session.user_id and n.session_pk = session.pk and n.role = 'user')
         order by m.seq desc limit 1;
     end if;
     start := coalesce(start, 0);
     if most is not null then
         select t.seq into reached from (
             select m.seq, sum(m.tokens) over (order by m.seq desc rows unbounded preceding) as total
-            from llm_memory.messages m where m.user_id = session.user_id and m.session_pk = session.pk) t
+            from llm_memory.messages m
+            where m.user_id = session.user_id and m.session_pk = session.pk and m.role <> 'system') t
         where t.total >= most order by t.seq desc limit 1;
         start := greatest(start, coalesce(reached, 0));
         select m.seq into reached from llm_memory.messages m  -- results of tools are nothing without their call

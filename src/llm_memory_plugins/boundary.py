@@ -226,8 +226,8 @@ def context_request(request: ContextRequest | Mapping[str, Any] | str) -> Contex
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
     query, budget = fields.get("query"), fields.get("max_total_tokens")
     budget = fields.get("max_tokens") if budget is None else budget
-    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or budget < 1):
-        raise InvalidInput("max_total_tokens", "must be a whole number of tokens, at least 1")
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 < budget < 2**31):
+        raise InvalidInput("max_total_tokens", "must be a whole number of tokens, at least 1 and below 2**31")
     return ContextRequest(
         session_id=ref.session_id,
         user_id=ref.user_id,

@@ -26,7 +26,7 @@ from llm_memory_plugins.types import MemoryType, WindowType
 
 PREFIX = "LLM_MEMORY_"
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ConfigT = TypeVar("ConfigT", bound="Config")

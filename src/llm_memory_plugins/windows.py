@@ -271,9 +271,11 @@ def covers(tail: Tail, window: Window) -> bool:
     limits = [window.max_tokens] if window.max_tokens else []
     if window.kind == "tokens":
         limits.append(window.size)
-    if limits and sum(m.tokens for m in dropwhile(lambda m: m.role == "tool", messages)) >= min(limits):
+    shown = dropwhile(lambda m: m.role == "tool", messages)
+    if limits and sum(m.tokens for m in shown if m.role != "system") >= min(limits):
         return True
     if window.kind == "time" and window.now is not None and messages:
         since = window.now - timedelta(seconds=window.size)
-        return messages[0].created_at < since and any(m.role == "user" for m in messages)
+        first = messages[0] if messages[0].role == "user" else tail.opening or messages[0]
+        return first.created_at < since and any(m.role == "user" for m in messages)
     return window.kind == "turns" and sum(m.role == "user" for m in messages) >= window.size

@@ -2,8 +2,10 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
+from cachetools import LRUCache
 
 from llm_memory_plugins.errors import AmbiguousSession, InvalidInput, StoreUnavailable
 from llm_memory_plugins.stores import cached
@@ -380,3 +382,49 @@ async def test_a_session_that_does_not_exist_is_not_filled_in(cache, tier):
         session_id="nowhere", user_id="u"
     )
     assert "fill" not in tier.calls
+
+
+async def test_a_write_whose_copy_was_lost_is_remembered_however_many_sessions_follow(cache, tier):
+    cache._floor = LRUCache(2)
+    await cache.append(talk(1))
+    await cache.recent(ONE, FIVE)
+    tier.down = True
+    push = tier.push
+    tier.push = lambda *_: lost()
+    await cache.append([say("own write")])
+    tier.down, tier.push = False, push
+    for n in range(5):
+        await cache.append([say(session=SessionRef(f"other {n}", "u"))])
+    assert contents((await cache.recent(ONE, FIVE)).messages)[-1] == "own write"
+
+
+async def lost():
+    raise StoreUnavailable("the tier is down")
+
+
+async def test_what_a_cancelled_caller_has_committed_reaches_the_copy(cache, elsewhere, log):
+    await cache.append(talk(1))
+    await cache.recent(ONE, FIVE)
+    log.gate.clear()
+    task = asyncio.create_task(cache.append([say("committed")]))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    log.gate.set()
+    await asyncio.sleep(0.05)
+    for each in (cache, elsewhere):
+        assert contents((await each.recent(ONE, FIVE)).messages)[-1] == "committed"
+
+
+async def test_a_read_that_began_before_an_erasure_is_not_joined_after_it(cache, log):
+    await cache.append([say("old", created_at=START), say("new", created_at=START + timedelta(days=2))])
+    log.gate.clear()
+    early = asyncio.create_task(cache.recent(ONE, FIVE))
+    await log.called("recent")
+    await asyncio.sleep(0.05)
+    pruning = asyncio.create_task(cache.prune(START + timedelta(days=1)))
+    await asyncio.sleep(0.05)
+    log.gate.set()
+    await pruning
+    assert contents((await cache.recent(ONE, FIVE)).messages) == ["new"]
+    await early

@@ -1,5 +1,6 @@
 """What the suites do not ask of PostgreSQL: what its functions cost, and how the transport behaves."""
 
+import asyncio
 from datetime import timedelta
 
 import psycopg
@@ -75,3 +76,16 @@ async def test_no_operation_costs_the_history_even_before_the_first_analyze(log,
             short = costs[200, what]
             assert short > 0
             assert cost <= 2 * short + 200, f"{what} reads {cost} entries, in a short session {short}"
+
+
+async def test_calls_wait_for_a_connection_where_no_more_can_be_made(database_url, authenticator_url):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("drop role if exists narrow")
+        connection.execute("create role narrow login noinherit password 'of-the-tests' connection limit 3")
+        connection.execute("grant authenticated, service_role to narrow")
+    url = f"postgresql://narrow:of-the-tests@{authenticator_url.rpartition('@')[2]}"
+    transport = PostgresTransport(SecretStr(url), pool_size=10, timeout=30)
+    await transport.open()
+    answers = await asyncio.gather(*(transport.call("open_memory", {}, user_id=None) for _ in range(60)))
+    assert {answer["version"] for answer in answers} == {2}
+    await transport.close()

@@ -153,7 +153,8 @@ class Compactor:
         return await anyio.to_thread.run_sync(self._checked, sources, answer), cost  # long texts take a while
 
     def _checked(self, sources: Sequence[SummaryLine], answer: Sequence[SummaryLine]) -> tuple[SummaryLine, ...]:
-        kept = summaries.grounded(answer, sources)
+        storable = [replace(x, text=x.text.replace("\0", "").encode(errors="replace").decode()) for x in answer]
+        kept = summaries.grounded(storable, sources)
         if answer and not kept:
             raise ModelError(f"{self.summariser.identity} answered nothing that the messages say", retryable=True)
         lines = summaries.in_order(anchors.repair(sources, kept))

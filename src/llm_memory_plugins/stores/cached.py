@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from cachetools import LRUCache
+from cachetools import LRUCache, TTLCache
 
 from llm_memory_plugins.errors import AmbiguousSession, StoreUnavailable
 from llm_memory_plugins.ports import HotTier, MessageLog
@@ -45,11 +45,17 @@ class CachedMessageLog:
         self._hot = hot
         self._log_failed_at: float | None = None  # at the last call
         self._floor = LRUCache[SessionRef, State](_REMEMBERED)
+        # Of copies that a push did not reach, for longer than they may live, however many sessions come between.
+        self._behind = TTLCache[SessionRef, State](1_000_000, 86_400)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._owed = dict[SessionRef, SessionStats]()  # copies an erasure has still to remove
         self._reading: dict[tuple[SessionRef, Window], asyncio.Task[Tail]] = {}
 
     async def append(self, messages: Sequence[Message]) -> Appended:
         """See `MessageLog.append`."""
+        return await self._whole(self._append(messages))
+
+    async def _append(self, messages: Sequence[Message]) -> Appended:
         done = await self._ask(self._log.append(messages))
         for stats in done.stats:  # all of them before anything can be cancelled: the floor tells that a push was lost
             self._note(stats)
@@ -58,6 +64,7 @@ class CachedMessageLog:
             try:
                 await self._hot.push(stats, of_session)
             except StoreUnavailable as error:  # the messages are durable; the copy is only speed
+                self._behind[_ref(stats)] = _state(stats)
                 logger.warning("the hot copy was not written: %s", error)
         return done
 
@@ -105,12 +112,16 @@ class CachedMessageLog:
         Raises:
             StoreUnavailable: When log or copies cannot be reached. The same call again completes the erasure.
         """
+        return await self._whole(self._delete(user_id, session_id))
+
+    async def _delete(self, user_id: str | None, session_id: str | None) -> Receipt:
         copies = 0
         if user_id is not None or session_id is not None:  # else the log says what is wrong with that
             copies = await self._forget_those_going(user_id, session_id)
         receipt = await self._ask(self._log.delete(user_id=user_id, session_id=session_id))
         for stats in receipt.sessions:
             self._floor[_ref(stats)] = (stats.epoch, _OVER)
+        self._no_longer_joined(receipt.sessions)
         copies += await self._forget(receipt.sessions)  # a reader may have refilled one meanwhile
         return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
 
@@ -120,9 +131,31 @@ class CachedMessageLog:
         Raises:
             StoreUnavailable: When log or copies cannot be reached. The same call again completes it.
         """
+        return await self._whole(self._prune(before, user_id))
+
+    async def _prune(self, before: datetime, user_id: str | None) -> Receipt:
         receipt = await self._ask(self._log.prune(before, user_id=user_id))
+        self._no_longer_joined(receipt.sessions)
         copies = await self._forget(receipt.sessions)
         return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
+
+    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Done to its end even when the caller is cancelled: what is committed reaches the copies too."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # who waited has it, unless they were cancelled
+
+    def _no_longer_joined(self, sessions: Sequence[SessionStats]) -> None:
+        """Reads that began before an erasure are not for who asks after it."""
+        gone = {_ref(stats) for stats in sessions}
+        for key in [key for key in self._reading if key[0] in gone]:
+            del self._reading[key]
 
     async def _forget_those_going(self, user_id: str | None, session_id: str | None) -> int:
         """Drop the copies before anything is erased: when that fails, the caller can still name what to erase."""
@@ -151,7 +184,8 @@ class CachedMessageLog:
         if not self._hot.shared:
             return copy.stats == head
         session = _ref(copy.stats)
-        return session not in self._owed and _state(copy.stats) >= self._floor.get(session, (0, 0))
+        known = max(self._floor.get(session, (0, 0)), self._behind.get(session, (0, 0)))
+        return session not in self._owed and _state(copy.stats) >= known
 
     def _note(self, stats: SessionStats) -> None:
         if stats.epoch:

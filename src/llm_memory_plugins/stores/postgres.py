@@ -188,7 +188,9 @@ class PostgresTransport:
             self._waiting.discard(waiting)
 
     async def _refused(self, _: object) -> None:
-        """The pool could not connect: let nobody wait any longer."""
+        """The pool could not connect: let nobody wait any longer, unless it has connections that will come free."""
+        if self._pool is not None and self._pool.get_stats().get("pool_size", 0) > 0:
+            return
         self._refused_at = asyncio.get_running_loop().time()
         for waiting in self._waiting:
             if not waiting.expired():  # else it is on its way out, and cannot be told again

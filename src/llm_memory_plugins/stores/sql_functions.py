@@ -30,6 +30,8 @@ from llm_memory_plugins.types import (
     Window,
 )
 
+_MOST = 2**31 - 1  # of an integer argument
+
 
 class SqlMessageLog:
     """The `MessageLog` port over the functions of `sql/`."""
@@ -70,9 +72,9 @@ class SqlMessageLog:
             "recent_messages",
             session,
             kind=window.kind,
-            size=min(window.size, 2**31 - 1),
+            size=min(window.size, _MOST),
             since=since and since.isoformat(),
-            max_tokens=window.max_tokens,
+            max_tokens=window.max_tokens and min(window.max_tokens, _MOST),
         )
         if answer is None:
             return Tail(stats=SessionStats(session_id=session.session_id, user_id=session.user_id or ""))
@@ -86,7 +88,7 @@ class SqlMessageLog:
 
     async def page(self, session: SessionRef, *, after: int = 0, limit: int = 1000) -> tuple[Message, ...]:
         """See `MessageLog.page`."""
-        rows = await self._call("page_messages", session, after=after, limit=limit)
+        rows = await self._call("page_messages", session, after=after, limit=min(limit, _MOST))
         return tuple(_message(row, session.session_id) for row in rows)
 
     async def sessions(
@@ -103,7 +105,7 @@ class SqlMessageLog:
             "session_id": session_id,
             "after_user": None if after is None else after.user_id or "",
             "after_session": None if after is None else after.session_id,
-            "limit": limit,
+            "limit": min(limit, _MOST),
         }
         return tuple(map(_stats, await self._transport.call("memory_sessions", arguments, user_id=user_id)))
 
@@ -113,13 +115,13 @@ class SqlMessageLog:
             raise InvalidInput("user_id", "name a user or a session; nothing was deleted")
         check_reach(self._transport)
         arguments = {"user_id": user_id, "session_id": session_id}
-        return _receipt(await self._transport.call("forget_memory", arguments, user_id=user_id, repeatable=False))
+        return _receipt(await self._transport.call("forget_memory", arguments, user_id=user_id))
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
         """See `MessageLog.prune`."""
         check_reach(self._transport)
         arguments = {"before": before.isoformat(), "user_id": user_id}
-        return _receipt(await self._transport.call("prune_messages", arguments, user_id=user_id, repeatable=False))
+        return _receipt(await self._transport.call("prune_messages", arguments, user_id=user_id))
 
     async def _call(self, function: str, session: SessionRef, **arguments: Any) -> Any:
         return await _call(self._transport, function, session, **arguments)

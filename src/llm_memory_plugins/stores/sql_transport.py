@@ -108,7 +108,10 @@ def translated(code: str | None, message: str | None = None, hint: str | None = 
     if hint == "conflict":
         return Conflict(message)
     if code in {"42501", "PGRST301", "PGRST302", "PGRST303", "401", "403"}:
-        return AccessDenied("the database does not allow this: a role, key or token without the right to it")
+        return AccessDenied(
+            "the database does not allow this: a login must be a member of authenticated and service_role; a key must "
+            "be a secret one, or come with a user's token"
+        )
     if code in _MISSING:
         return StoreUnavailable(MIGRATE)
     return StoreUnavailable(f"the database refused the operation (code {code})" if code else "the connection was lost")

@@ -110,7 +110,7 @@ class SupabaseTransport:
                 seconds=2 * self._timeout,
             )
         except httpx.HTTPError as error:  # its text may hold the URL, but no content: that is in the body
-            raise StoreUnavailable(f"Supabase cannot be reached ({type(error).__name__})") from None
+            raise StoreUnavailable(f"Supabase cannot be reached at supabase_url: {type(error).__name__}") from None
         except APIError as error:
             if error.code is None and "api key" in (error.message or "").lower():
                 raise AccessDenied("supabase_key is not accepted by the project at supabase_url") from None

@@ -199,6 +199,18 @@ class MessageLogSuite:
         fresh = await log.append([say("mine", session=SessionRef("new"))])
         assert fresh.messages[0].user_id == ""
 
+    @pytest.mark.parametrize("users", [(None, "u"), ("u", None), ("u", None, "u"), (None, None, "u")])
+    async def test_named_and_unnamed_messages_of_one_batch(
+        self, log: MessageLog, users: tuple[str | None, ...]
+    ) -> None:
+        batch = [say(str(n), session=SessionRef("s", user)) for n, user in enumerate(users)]
+        done = await log.append(batch)
+        begun = "" if users[0] is None else "u"
+        assert [m.user_id for m in done.messages] == [begun if user is None else user for user in users]
+        assert sorted((row[0], row[4]) for row in await self.rows(log)) == sorted(
+            (m.user_id or "", m.content) for m in done.messages
+        )
+
     @pytest.mark.parametrize("text", HOSTILE)
     async def test_any_id_and_any_text(self, log: MessageLog, text: str) -> None:
         ref = SessionRef(text, text)
@@ -258,6 +270,19 @@ class MessageLogSuite:
                 asked = tail.opening if said[0] == "call" else tail.messages[-5]
                 assert asked is not None
                 assert asked.content == "add them"
+
+    async def test_windows_of_tokens_count_what_can_be_shown(self, log: MessageLog) -> None:
+        for n in range(20):  # an application that stores its long instructions with every turn
+            await log.append([say("rules", role="system", tokens=90), say(f"user {n}", tokens=10)])
+        tail = await log.recent(ONE, Window("tokens", 50))
+        assert [m.content for m in tail.messages if m.role == "user"][-5:] == [f"user {n}" for n in range(15, 20)]
+
+    async def test_windows_as_large_as_can_be(self, log: MessageLog) -> None:
+        await log.append(talk(3))
+        for window in (Window("turns", 2**40), Window("tokens", 2**40), Window("turns", 2, max_tokens=2**63)):
+            assert contents((await log.recent(ONE, window)).messages)[-1] == "assistant 2"
+        assert len(await log.page(ONE, limit=2**40)) == 6
+        assert len(await log.sessions(limit=2**40)) == 1
 
     async def test_windows_of_time(self, log: MessageLog) -> None:
         await log.append(talk(20))

@@ -160,6 +160,6 @@ class RedisClient:
     def _error(self, error: Exception) -> StoreUnavailable:
         """What to raise. The texts of redis-py's errors hold hosts and keys, so only a word of them is passed on."""
         if isinstance(error, self._unreachable) or not isinstance(error, self._refused):
-            return StoreUnavailable(f"Redis cannot be reached: {type(error).__name__}")
+            return StoreUnavailable(f"Redis cannot be reached at redis_url: {type(error).__name__}")
         code = _CODE.search(str(error)) if type(error) is self._plain else None  # others are classes of their own
         return Refused(code.group() if code else type(error).__name__)

@@ -6,6 +6,7 @@ replaced by an older one; and what was dropped or overtaken leaves a tombstone t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -36,6 +37,7 @@ class RedisHotTier:
 
     def __init__(self, client: RedisClient, *, ttl_seconds: float, prefix: str | Callable[[], str] = "llmm") -> None:
         self._client = client
+        self._ahead: float | None = None  # seconds by which the server's clock is ahead of this process's
         self._ttl_ms = max(1, round(ttl_seconds * 1000))
         self._prefix = prefix if callable(prefix) else lambda: prefix
 
@@ -62,7 +64,8 @@ class RedisHotTier:
         stats = tail.stats
         if stats.epoch:  # there is no such session
             await self._client.run(
-                _FILL, self._key(stats), stats.epoch, stats.last_seq, self._ttl_ms, *encode_copy(tail)
+                *(_FILL, self._key(stats), stats.epoch, stats.last_seq, self._ttl_ms, await self._deadline()),
+                *encode_copy(tail),
             )
 
     async def drop(self, sessions: Sequence[SessionStats]) -> int:
@@ -75,6 +78,13 @@ class RedisHotTier:
             ]
             dropped += sum(await self._client.run_many(_DROP, calls))
         return dropped
+
+    async def _deadline(self) -> int:
+        """Until when a fill sent now may be carried out, in milliseconds by the server's clock."""
+        if self._ahead is None:  # asked once: clocks drift less than a tombstone lives
+            seconds, micros = cast("tuple[bytes, bytes]", await self._client.call("TIME"))
+            self._ahead = int(seconds) + int(micros) / 1e6 - time.monotonic()
+        return round(1000 * (self._ahead + time.monotonic())) + TOMBSTONE_MS // 2
 
     def _key(self, stats: SessionStats) -> str:
         return tail_key(self._prefix(), SessionRef(stats.session_id, stats.user_id))

@@ -184,7 +184,7 @@ def _recent(connection: sqlite3.Connection, session: SessionRef, window: Window)
         return Tail(stats=SessionStats(session_id=session.session_id, user_id=session.user_id or ""))
     pk, user = found
     row = connection.execute(_SQL["session"], {"pk": pk}).fetchone()
-    start = _start(connection, pk, window, tokens_ever=row[-1])
+    start = _start(connection, pk, window)
 
     def messages(query: str) -> tuple[Message, ...]:
         return tuple(_message(r, session.session_id, user) for r in connection.execute(_SQL[query], names))
@@ -200,7 +200,7 @@ def _recent(connection: sqlite3.Connection, session: SessionRef, window: Window)
     )
 
 
-def _start(connection: sqlite3.Connection, pk: int, window: Window, *, tokens_ever: int) -> int:
+def _start(connection: sqlite3.Connection, pk: int, window: Window) -> int:
     """The `seq` to read from: where the window begins, but no more tokens than it can use."""
 
     def seq(query: str, **names: int) -> int | None:
@@ -219,9 +219,18 @@ def _start(connection: sqlite3.Connection, pk: int, window: Window, *, tokens_ev
         # One message more: that it is older than the window shows a later reader of a copy that nothing is missing.
         start = min(seq("start_by_time", since=since) or newest, newest) - 1
     if limits:
-        start = max(start, seq("start_by_tokens", over=tokens_ever - min(limits)) or 0)
+        start = max(start, _reaching(connection, pk, min(limits)))
         start = seq("start_of_group", start=start) or start  # results of tools are nothing without their call
     return start
+
+
+def _reaching(connection: sqlite3.Connection, pk: int, tokens: int) -> int:
+    """The `seq` from which on there are so many tokens, system messages not counted: of those one at most is shown."""
+    for seq, size in connection.execute(_SQL["backwards"], {"pk": pk}):  # rows that are not asked for are not read
+        tokens -= size
+        if tokens <= 0:
+            return seq
+    return 0
 
 
 def _message(row: Row, session_id: str, user_id: str) -> Message:

@@ -30,9 +30,8 @@ select min(seq) from (
     select seq from messages indexed by messages_turns
     where session_pk = :pk and role = 'user' order by seq desc limit :size)
 
--- name: start_by_tokens
-select seq from messages indexed by messages_tokens
-where session_pk = :pk and tokens_ever > :over order by tokens_ever limit 1
+-- name: backwards
+select seq, tokens from messages where session_pk = :pk and role <> 'system' order by seq desc
 
 -- name: start_of_group
 select seq from messages where session_pk = :pk and seq <= :start and role <> 'tool' order by seq desc limit 1
