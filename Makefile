@@ -42,7 +42,7 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,redis,postgres,supabase]" --group test --group check
+	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,local,redis,postgres,supabase]" --group test --group check
 	touch $@
 
 .venv/.bench: .venv/.dev pyproject.toml

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -26,7 +26,13 @@ from llm_memory_plugins.types import (
     Window,
 )
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
+EmbeddingKind = Literal["document", "query"]
+"""What a text is embedded for: to be found, or to find. Some models place the two differently."""
 
 
 class Backend(Protocol):
@@ -166,6 +172,44 @@ class ChatModel(Protocol):
 
         Raises:
             ModelError: On any failure: network, rate limit, refusal, truncated or malformed answer.
+        """
+        ...
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors of unit length, so that the product of two is the cosine of their angle.
+
+    The first two raise a retryable `ModelError` while a model whose size nobody stated has not answered yet.
+    """
+
+    @property
+    def identity(self) -> str:
+        """Provider, model and dimensions, as in `openai/text-embedding-3-small/1536`: only equal ones compare."""
+        ...
+
+    @property
+    def dimensions(self) -> int:
+        """Length of each vector."""
+        ...
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The window: tokens of one text at most, as the model counts them. None when there is no limit."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, kind: EmbeddingKind) -> tuple[NDArray[np.float32], Usage]:
+        """One vector a text, in their order, and what it cost; all of them or an error.
+
+        Args:
+            texts: Any number, also none, which calls no model. No text may be blank or longer than the window.
+            kind: What the texts are embedded for.
+
+        Returns:
+            An array of shape (number of texts, `dimensions`): finite, each row of length 1. It is the caller's own.
+
+        Raises:
+            InvalidInput: When a text cannot be embedded; `field` names it, as in `texts[3]`. No model was called.
+            ModelError: On any other failure: network, rate limit, too few vectors, wrong dimensions, NaN.
         """
         ...
 

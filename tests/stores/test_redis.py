@@ -387,16 +387,3 @@ async def test_the_list_is_read_with_one_plain_command(redis_server, prefix):
     await hot.push(stats(4), numbered(4, 4))
     assert sent == ["LRANGE", "EVALSHA"]
     await client.close()
-
-
-async def test_a_fill_that_arrives_too_late_is_refused(redis_server, prefix):
-    """A network may hold a command back for longer than any tombstone lives."""
-    client = RedisClient(SecretStr(redis_server.url), timeout=PATIENT)
-    hot = RedisHotTier(client, ttl_seconds=60, prefix=prefix)
-    await hot.fill(tail(3))
-    assert await seen(hot) == 3
-    await client.call("DEL", tail_key(prefix, ONE))
-    hot._ahead -= TOMBSTONE_MS / 1000  # as if it had been sent ten seconds ago
-    await hot.fill(tail(3))
-    assert await seen(hot) is None
-    await client.close()

@@ -10,7 +10,9 @@ from tests.servers import Redis
 from llm_memory_plugins.errors import ConfigError, MissingExtra, StoreUnavailable
 from llm_memory_plugins.stores.redis import Breaker, RedisClient, RedisHotTier
 from llm_memory_plugins.stores.redis.keys import tail_key
+from llm_memory_plugins.stores.redis.tier import TOMBSTONE_MS
 from llm_memory_plugins.testing.hot_tier import seen, tail
+from llm_memory_plugins.testing.message_log import ONE
 from llm_memory_plugins.types import SessionRef
 
 
@@ -192,3 +194,17 @@ async def test_a_password_is_used_and_shown_nowhere():
         assert "hunter" not in str(caught.value)
         await wrong.close()
         await client.close()
+
+
+@pytest.mark.slow
+async def test_a_fill_that_arrives_too_late_is_refused(redis_server):
+    """A network may hold a command back for longer than any tombstone lives."""
+    client = RedisClient(SecretStr(redis_server.url), timeout=5)
+    hot = RedisHotTier(client, ttl_seconds=60, prefix="late")
+    await hot.fill(tail(3))
+    assert await seen(hot) == 3
+    await client.call("DEL", tail_key("late", ONE))
+    hot._ahead -= TOMBSTONE_MS / 1000  # as if it had been sent ten seconds ago
+    await hot.fill(tail(3))
+    assert await seen(hot) is None
+    await client.close()

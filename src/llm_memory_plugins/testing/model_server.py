@@ -1,4 +1,4 @@
-"""A chat model on loopback that says what a test tells it to: OpenAI's and Gemini's protocol over real HTTP.
+"""A model on loopback that says what a test tells it to: OpenAI's and Gemini's protocol over real HTTP.
 
 The official SDKs run against it as they are, down to the socket, without a network and without a paid key::
 
@@ -9,20 +9,28 @@ The official SDKs run against it as they are, down to the socket, without a netw
 
 A `Reply` is neutral; the server puts it into the protocol in which it was asked. It serves OpenAI's
 `POST .../chat/completions` and `GET .../models[/<model>]`, and Gemini's `POST .../models/<model>:generateContent` and
-`GET .../models/<model>`, under any prefix. Nothing streams.
+`GET .../models/<model>`, under any prefix. Nothing streams. It also embeds, at OpenAI's `POST .../embeddings` and at
+Gemini's `:embedContent` and `:batchEmbedContents`: a vector counts the words of its text, each at a place of its own,
+so that texts with common words are near each other.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
+import sys
 import threading
+import zlib
+from array import array
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
+
+Vectors = Sequence[Sequence[float]]
 
 INPUT_TOKENS = 11
 OUTPUT_TOKENS = 7
@@ -57,6 +65,29 @@ class Request:
             return str(self.body["contents"][-1]["parts"][0]["text"])
         return str(self.body["messages"][-1]["content"])
 
+    @property
+    def embeds(self) -> bool:
+        """True when vectors are asked for."""
+        return self.path.partition("?")[0].endswith(("/embeddings", ":embedContent", ":batchEmbedContents"))
+
+    @property
+    def texts(self) -> list[str]:
+        """What is to be embedded."""
+        if not self.gemini:
+            return [self.body["input"]] if isinstance(self.body["input"], str) else list(self.body["input"])
+        return ["".join(part["text"] for part in each["content"]["parts"]) for each in self._each]
+
+    @property
+    def dimensions(self) -> int:
+        """How long the vectors are to be; without a word about it, as long as the providers' models make them."""
+        if self.gemini:
+            return int(self._each[0].get("outputDimensionality", 3072))
+        return int(self.body.get("dimensions", 3072 if "large" in self.body["model"] else 1536))
+
+    @property
+    def _each(self) -> list[Any]:
+        return list(self.body.get("requests", [self.body]))
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -64,6 +95,8 @@ class Reply:
 
     Attributes:
         content: What the model says, or a function that makes it from the request.
+        vectors: What it answers a request for embeddings, or a function that makes it from the request, in place of
+            vectors that count words.
         finish: `stop`; `length`, cut off at the limit of tokens; `filter`, cut off by a content filter; `refusal`, the
             model says no; `nothing`, an answer without a choice or candidate.
         status: The HTTP status. Any but 200 sends an error of the protocol instead of an answer.
@@ -80,6 +113,7 @@ class Reply:
     raw: str | bytes | None = None
     delay: float = 0.0
     cut: bool = False
+    vectors: Vectors | Callable[[Request], Vectors] | None = None
 
 
 class ModelServer:
@@ -87,8 +121,8 @@ class ModelServer:
 
     Attributes:
         answers: The replies to come, each used for one request of whatever kind.
-        default: The reply when there are none. When that is None too, a question about models is answered, and a
-            question to a model fails with status 500.
+        default: The reply when there are none. When that is None too, questions about models are answered and
+            texts embedded, and a question to a chat model fails with status 500.
         requests: All requests so far, in the order in which they arrived.
         arrived: Released once for each request before it is answered: `arrived.acquire()` waits for the next.
     """
@@ -129,7 +163,7 @@ class ModelServer:
         try:
             return self.answers.popleft()
         except IndexError:
-            return self.default or Reply(status=200 if request.method == "GET" else 500)
+            return self.default or Reply(status=200 if request.method == "GET" or request.embeds else 500)
 
 
 class _Listener(ThreadingHTTPServer):
@@ -204,6 +238,8 @@ def _made(request: Request, reply: Reply) -> dict[str, Any]:
         return {"error": {"code": reply.status, "message": "as the test asked for"}}
     if request.method == "GET":
         return _models(request)
+    if request.embeds:
+        return _embeddings(request, reply)
     text = reply.content if isinstance(reply.content, str) else reply.content(request)
     return _gemini(reply, text) if request.gemini else _openai(reply, text)
 
@@ -235,3 +271,38 @@ def _gemini(reply: Reply, text: str) -> dict[str, Any]:
     elif reply.finish != "nothing":
         made["candidates"] = [{"index": 0, "finishReason": reason, "content": {"parts": [{"text": text}]}}]
     return made
+
+
+def _embeddings(request: Request, reply: Reply) -> dict[str, Any]:
+    given = reply.vectors(request) if callable(reply.vectors) else reply.vectors
+    vectors = [counted(text, request.dimensions) for text in request.texts] if given is None else given
+    if request.gemini:
+        rows = [{"values": list(vector)} for vector in vectors]
+        single = request.path.endswith(":embedContent")
+        return {
+            **({"embedding": rows[0]} if single else {"embeddings": rows}),
+            "usageMetadata": {"promptTokenCount": INPUT_TOKENS},
+        }
+    packed = request.body.get("encoding_format") == "base64"
+    data = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else list(vector)}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": INPUT_TOKENS, "total_tokens": INPUT_TOKENS}
+    return {"object": "list", "data": data, "model": request.body["model"], "usage": usage}
+
+
+def counted(text: str, dimensions: int) -> list[float]:
+    """How often each word is in a text, each word at the place that its check sum says."""
+    vector = [0.0] * dimensions
+    for word in text.lower().split() or [text]:
+        vector[zlib.crc32(word.strip(".,:;!?").encode()) % dimensions] += 1.0
+    return vector
+
+
+def _packed(vector: Sequence[float]) -> str:
+    """Little-endian float32 in base64, as OpenAI sends it."""
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode()
