@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+from collections import Counter
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -23,6 +25,19 @@ from llm_memory_plugins.stores.migrate import migrate
 # Read once: tests of settings clear the environment of everything that is ours.
 DATABASE_URL = os.environ.get("LLM_MEMORY_TEST_DATABASE_URL")
 REDIS_URL = os.environ.get("LLM_MEMORY_TEST_REDIS_URL")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name the stores on which the suites of `llm_memory_plugins.testing` ran, and how many of their tests passed."""
+    ran = Counter(
+        report.nodeid.split("::")[1].removeprefix("Test")
+        for report in terminalreporter.stats.get("passed", ())
+        if report.when == "call" and re.search(r"tests/stores/test_(conformance|redis)\.py::Test", report.nodeid)
+    )
+    if ran:
+        terminalreporter.section("conformance")
+        for name, count in sorted(ran.items()):
+            terminalreporter.line(f"{name}: {count} passed")
 
 
 def apply_migrations(url):
