@@ -7,7 +7,8 @@
 --
 -- Functions that only read are stable: all their statements see one snapshot. Plans are made once a connection: every
 -- statement here has one good plan, by an index that begins with user and session, and planning would cost more than
--- running it.
+-- running it. Such a plan does not know how little of a session is asked for, so those that read a part of one are not
+-- given the choice to read the whole table, as would be good for a third of it.
 
 create view llm_memory.message_rows with (security_invoker = true) as
     select user_id, session_pk, seq, id, role, name, content, created_at,
@@ -96,6 +97,7 @@ end $$;
 -- are now the session's last; else also {"new": {id: seq}, "known": [the stored row of each the session already held]}.
 create function public.append_messages(p_batches text) returns json
 language plpgsql set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     batches jsonb := p_batches;
@@ -188,6 +190,7 @@ create function public.recent_messages(
     p_session_id text, p_user_id text default null, p_kind text default 'turns', p_size integer default 10,
     p_since timestamptz default null, p_max_tokens integer default null) returns json
 language plpgsql stable set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     session llm_memory.sessions := llm_memory.find_session(p_user_id, p_session_id);
@@ -245,6 +248,7 @@ end $$;
 create function public.page_messages(
     p_session_id text, p_user_id text default null, p_after bigint default 0, p_limit integer default 1000) returns json
 language plpgsql stable set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     session llm_memory.sessions := llm_memory.find_session(p_user_id, p_session_id);
@@ -379,6 +383,7 @@ end $$;
 create function public.read_summaries(p_session_id text, p_user_id text default null, p_finest integer default 64)
 returns json
 language plpgsql stable set search_path = '' set plan_cache_mode = force_generic_plan
+set enable_seqscan = off set enable_bitmapscan = off
 as $$
 declare
     session llm_memory.sessions := llm_memory.find_session(p_user_id, p_session_id);

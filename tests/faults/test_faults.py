@@ -281,7 +281,7 @@ FAULTS = {
     "redis hangs": (Outage.freeze_redis, tier_failed, 10),
     "postgres is killed": (Outage.kill_postgres, databases_failed, 10),
     "postgres hangs": (Outage.freeze_postgres, databases_failed, 10),
-    "lines are cut": (Outage.cut_both_lines, databases_failed, 10),
+    "lines are cut": (Outage.cut_both_lines, tier_failed, 10),
     "both are killed": (Outage.kill_both, both_failed, 5),
 }
 

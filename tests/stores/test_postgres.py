@@ -49,7 +49,17 @@ async def settled(log, url):
     return counters
 
 
-async def test_no_operation_costs_the_history_even_before_the_first_analyze(log, database_url):
+KNOWN = ["nothing", "that one session is all there is", "what held long ago"]
+
+
+@pytest.mark.parametrize("known", KNOWN)
+async def test_no_operation_costs_the_history(log, database_url, known):
+    """Whatever the server knows of the tables when it plans."""
+    if known == KNOWN[2]:
+        await log.append(talk(250))
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("analyze llm_memory.messages, llm_memory.sessions")
+            connection.execute("truncate llm_memory.sessions cascade")
     long = talk(3000)
     costs = {}
     for size, batch in ((200, long[:200]), (6000, long[200:])):
@@ -61,6 +71,9 @@ async def test_no_operation_costs_the_history_even_before_the_first_analyze(log,
         ]
         for start in range(0, len(batch), 400):
             await log.append(batch[start : start + 400])
+        if known == KNOWN[1]:
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                connection.execute("vacuum analyze llm_memory.messages, llm_memory.sessions")
         for number, window in enumerate(windows):
             before = await settled(log, database_url)
             for _ in range(10):
