@@ -18,6 +18,8 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+from contenders import WORDS
+
 from llm_memory_plugins import ConversationBufferMemory
 from llm_memory_plugins.stores.sqlite.database import queries
 
@@ -25,28 +27,6 @@ ROUNDS = 300
 COLD_ROUNDS = 30
 WINDOW = 10
 START = datetime(2026, 1, 1, tzinfo=UTC)
-WORDS = [
-    "the",
-    "plan",
-    "for",
-    "next",
-    "week",
-    "says",
-    "that",
-    "we",
-    "meet",
-    "at",
-    "the",
-    "station",
-    "and",
-    "bring",
-    "what",
-    "was",
-    "agreed",
-    "on",
-    "the",
-    "phone",
-]
 
 
 def say(n: int, rng: random.Random) -> str:
@@ -126,7 +106,7 @@ async def main(largest: int) -> None:
                 warm = await measure(memory.get_context, names, ROUNDS)
 
                 async def cold(session: str, log=memory._ports.log, memory=memory) -> None:
-                    await log._hot.drop()
+                    await log._hot.drop(await log.sessions())
                     await memory.get_context(session)
 
                 unwarmed = await measure(cold, names, COLD_ROUNDS)

@@ -125,10 +125,7 @@ begin
     end if;
     for place in 0 .. jsonb_array_length(batches) - 1 loop
         batch := batches -> place;
-        owned_by := coalesce(owners[place + 1], batch ->> 'user_id');
-        if owned_by is null then
-            owned_by := llm_memory.user_of(null, batch ->> 'session_id');
-        end if;
+        owned_by := coalesce(owners[place + 1], batch ->> 'user_id', llm_memory.user_of(null, batch ->> 'session_id'));
         session := llm_memory.append_fresh(owned_by, batch ->> 'session_id', batch -> 'messages');
         if session.pk is not null then
             answers := answers || json_build_object('user_id', owned_by, 'stats', row_to_json(session));

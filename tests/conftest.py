@@ -40,13 +40,14 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.line(f"{name}: {count} passed")
 
 
+async def migrated(url):
+    """Bring a database up to date; returns what was applied."""
+    return [migration async for migration, _ in migrate(SecretStr(url))]
+
+
 def apply_migrations(url):
-    """Bring a database up to date."""
-
-    async def run():
-        return [migration async for migration, _ in migrate(SecretStr(url))]
-
-    return asyncio.run(run())
+    """The same, outside an event loop."""
+    return asyncio.run(migrated(url))
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from llm_memory_plugins import codec
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.engines.buffer import ConversationBufferMemory
 from llm_memory_plugins.engines.summary import ConversationSummaryMemory
-from llm_memory_plugins.errors import ConfigError, InvalidInput, LLMMemoryError, MissingExtra
+from llm_memory_plugins.errors import ConfigError, InvalidInput, LLMMemoryError, needs
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import ContextRequest, Message, Receipt, SessionStats
 
@@ -127,15 +127,13 @@ def _demo(
 
 def _migrate(context: typer.Context) -> None:
     """Bring a PostgreSQL or Supabase database up to this version's schema. Does nothing when it is."""
-    from llm_memory_plugins.config import Config, load
+    from llm_memory_plugins.config import Config, load, names_postgres
 
     url = load(Config, _settings(context).config()).database_url
-    if url is None or not url.get_secret_value().startswith(("postgresql://", "postgres://")):
+    if url is None or not names_postgres(url):
         raise ConfigError("--database: name one, postgresql://...; a SQLite file is brought up to date by itself")
-    try:
+    with needs("migrating", "postgres"):
         from llm_memory_plugins.stores.migrate import migrate
-    except ImportError:
-        raise MissingExtra("migrating needs a package; pip install 'llm-memory-plugins[postgres]'") from None
 
     async def work() -> None:
         async for migration, left in migrate(url):

@@ -243,6 +243,11 @@ def load(cls: type[ConfigT], config: Mapping[str, Any] | Config | None) -> Confi
         raise ConfigError(f"an environment variable {PREFIX}* cannot be read: {error}") from None
 
 
+def names_postgres(url: SecretStr) -> bool:
+    """Whether a `database_url` is one of PostgreSQL's."""
+    return url.get_secret_value().startswith(("postgresql://", "postgres://"))
+
+
 def _subject(token: str) -> str:
     """Whom a token names. Whether it is genuine the server sees."""
     try:

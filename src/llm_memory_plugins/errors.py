@@ -19,6 +19,9 @@ Messages name the field and the fix. They never hold message text, keys or URLs 
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 
 class LLMMemoryError(Exception):
     """The root of the tree: catch it to catch everything this package raises on purpose."""
@@ -30,6 +33,21 @@ class ConfigError(LLMMemoryError, ValueError):
 
 class MissingExtra(ConfigError, ImportError):
     """A setting needs a package that is not installed; the message holds the `pip install` line."""
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Generator[None]:
+    """Turn the ImportError of a driver or an SDK into the line that installs it.
+
+    Args:
+        what: What cannot go on without it: a setting or an undertaking.
+        extra: The extra of this package that brings it.
+    """
+    try:
+        yield
+    except ImportError as error:
+        line = f"pip install 'llm-memory-plugins[{extra}]'"
+        raise MissingExtra(f"{what} needs a package that is not installed: {line}") from error
 
 
 class InvalidInput(LLMMemoryError, ValueError):

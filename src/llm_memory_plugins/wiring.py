@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 from platformdirs import user_data_path
 from pydantic import SecretStr
 
-from llm_memory_plugins.config import Config, SummaryConfig
-from llm_memory_plugins.errors import ConfigError, MissingExtra
+from llm_memory_plugins.config import Config, SummaryConfig, names_postgres
+from llm_memory_plugins.errors import ConfigError, needs
 from llm_memory_plugins.ports import Backend, HotTier, MessageLog, Summariser, SummaryLog, TokenCounter
 from llm_memory_plugins.stores.copies import Store
 from llm_memory_plugins.telemetry import logger
@@ -72,7 +71,7 @@ def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, DurableBacken
     """The durable store: its name for health reports, the ports, and what has to be opened."""
     hot = config.redis_url is not None
     if config.supabase_url is not None and config.supabase_key is not None:
-        with _extra("supabase", "supabase_url"):
+        with needs("supabase_url", "supabase"):
             from llm_memory_plugins.stores.sql_functions import SqlMessageLog, SqlSummaryLog
             from llm_memory_plugins.stores.supabase import SupabaseTransport
 
@@ -85,8 +84,8 @@ def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, DurableBacken
         )
         return "supabase", SqlMessageLog(api), SqlSummaryLog(api), api
     url = config.database_url
-    if url is not None and url.get_secret_value().startswith(("postgresql://", "postgres://")):
-        with _extra("postgres", "database_url"):
+    if url is not None and names_postgres(url):
+        with needs("database_url", "postgres"):
             from llm_memory_plugins.stores.postgres import PostgresTransport
             from llm_memory_plugins.stores.sql_functions import SqlMessageLog, SqlSummaryLog
 
@@ -105,20 +104,11 @@ def _durable(config: Config) -> tuple[str, MessageLog, SummaryLog, DurableBacken
 
 
 def _redis(url: SecretStr, ttl: float, timeout: float, prefix: Callable[[], str]) -> tuple[HotTier, Backend]:
-    with _extra("redis", "redis_url"):
+    with needs("redis_url", "redis"):
         from llm_memory_plugins.stores.redis import RedisClient, RedisHotTier
 
     client = RedisClient(url, timeout=timeout)
     return RedisHotTier(client, ttl_seconds=ttl, prefix=prefix), client
-
-
-@contextmanager
-def _extra(name: str, key: str) -> Generator[None]:
-    """Says which extra to install where a driver is missing."""
-    try:
-        yield
-    except ImportError:
-        raise MissingExtra(f"{key} needs a package; pip install 'llm-memory-plugins[{name}]'") from None
 
 
 def _sqlite_path(config: Config) -> Path | None:

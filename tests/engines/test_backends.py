@@ -8,6 +8,8 @@ import time
 import psycopg
 import pytest
 import redis.asyncio
+from tests.conftest import migrated
+from tests.engines.test_examples import summary_example
 from tests.servers import Postgres, Proxy, Redis, bootstrap
 
 from llm_memory_plugins import ConversationBufferMemory, ConversationSummaryMemory
@@ -62,23 +64,8 @@ async def test_the_buffer_example(settings):
 
 
 async def test_the_summary_example(settings):
-    memory = ConversationSummaryMemory(
-        {**settings, "buffer_window_size": 10, "summary_context_weight": 0.3, "max_total_tokens": 4000}
-    )
-    await memory.initialize()
-    await memory.store(
-        {
-            "session_id": "chat_123",
-            "user_id": "user_456",
-            "role": "user",
-            "content": "Hello, I need help with Python async programming",
-        }
-    )
-    context = await memory.get_context({"session_id": "chat_123"})
-    said = [msg["content"] for msg in context.get("messages", [])]
-    assert (context.get("summary", ""), said) == ("", ["Hello, I need help with Python async programming"])
+    memory = await summary_example(settings)
     health = await memory.health_check()
-    assert health["status"] == "healthy"
     assert set(health["backends"]) == {"redis", "postgresql" if "database_url" in settings else "supabase"}
     assert all(backend["latency_ms"] > 0 for backend in health["backends"].values())
     await memory.close()
@@ -244,14 +231,6 @@ async def test_without_the_database_nothing_is_acknowledged_and_hot_reads_are_ma
             await memory.store(TALK[:2])
             assert (await memory.get_context(asked)).errors == {}
             assert (await memory.get_context(asked)).messages[-1].seq == 26
-
-
-async def migrated(url):
-    from pydantic import SecretStr
-
-    from llm_memory_plugins.stores.migrate import migrate
-
-    return [migration async for migration, _ in migrate(SecretStr(url))]
 
 
 async def test_a_user_s_token_makes_an_engine_of_that_user(supabase_api, redis_url):

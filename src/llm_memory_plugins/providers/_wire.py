@@ -6,15 +6,14 @@ import asyncio
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
-from llm_memory_plugins.errors import ConfigError, MissingExtra, ModelError
+from llm_memory_plugins.errors import ConfigError, ModelError, needs
 
 if TYPE_CHECKING:
     import httpx2
@@ -28,16 +27,6 @@ PLACEHOLDER = "set-when-sent"
 # Providers' error codes are words like `invalid_api_key` or `INVALID_ARGUMENT`. Only such a word is passed on: the
 # text beside it may quote the prompt or a part of the key.
 _CODE = re.compile(r"[A-Za-z][A-Za-z_]{1,49}")
-
-
-@contextmanager
-def needs(extra: str) -> Generator[None]:
-    """Turn the ImportError of an SDK into the line that installs it."""
-    try:
-        yield
-    except ImportError as error:
-        line = f"pip install 'llm-memory-plugins[{extra}]'"
-        raise MissingExtra(f"a model of {extra} needs a package that is not installed: {line}") from error
 
 
 class WireModel(ABC):
@@ -55,7 +44,7 @@ class WireModel(ABC):
     def __init__(
         self, provider: str, model: str, *, api_key: SecretStr, key_name: str, header: str, scheme: str, timeout: float
     ) -> None:
-        with needs(provider):
+        with needs(f"a model of {provider}", provider):
             import httpx2
         key = api_key.get_secret_value().strip()
         # A line break within a key would put it, quoted, into the HTTP library's errors and debug log.

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
 from pydantic.alias_generators import to_camel
 
-from llm_memory_plugins.errors import ModelError
+from llm_memory_plugins.errors import ModelError, needs
 from llm_memory_plugins.ports import AnswerT
-from llm_memory_plugins.providers._wire import PLACEHOLDER, WireModel, needs, retry_after, seconds
+from llm_memory_plugins.providers._wire import PLACEHOLDER, WireModel, retry_after, seconds
 from llm_memory_plugins.types import Usage
 
 DEFAULT_MODEL = "gemini-3.5-flash-lite"
@@ -93,7 +93,7 @@ class GeminiChatModel(WireModel):
     def __init__(
         self, *, api_key: SecretStr, model: str | None = None, base_url: str | None = None, timeout: float = 30.0
     ) -> None:
-        with needs("gemini"):
+        with needs("a model of gemini", "gemini"):
             from google import genai
             from google.genai import types
         super().__init__(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, SecretStr
 
-from llm_memory_plugins.errors import ModelError
+from llm_memory_plugins.errors import ModelError, needs
 from llm_memory_plugins.ports import AnswerT
-from llm_memory_plugins.providers._wire import PLACEHOLDER, WireModel, needs, retry_after
+from llm_memory_plugins.providers._wire import PLACEHOLDER, WireModel, retry_after
 from llm_memory_plugins.types import Usage
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class OpenAIChatModel(WireModel):
         timeout: float = 30.0,
         reasoning_effort: ReasoningEffort = None,
     ) -> None:
-        with needs("openai"):
+        with needs("a model of openai", "openai"):
             from openai import AsyncOpenAI, omit
         model = model or DEFAULT_MODEL
         super().__init__(

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from cachetools import LRUCache, TTLCache
 
 from llm_memory_plugins.errors import AmbiguousSession, StoreUnavailable
 from llm_memory_plugins.ports import HotTier, MessageLog
+from llm_memory_plugins.stores.whole import Whole, mark_seen
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import Appended, Message, Receipt, SessionRef, SessionStats, Tail, Window
 from llm_memory_plugins.windows import covers
@@ -47,13 +48,13 @@ class CachedMessageLog:
         self._floor = LRUCache[SessionRef, State](_REMEMBERED)
         # Of copies that a push did not reach, for longer than they may live, however many sessions come between.
         self._behind = TTLCache[SessionRef, State](1_000_000, 86_400)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._whole = Whole()  # what is committed reaches the copies too, even when the caller is cancelled
         self._owed = dict[SessionRef, SessionStats]()  # copies an erasure has still to remove
         self._reading: dict[tuple[SessionRef, Window], asyncio.Task[Tail]] = {}
 
     async def append(self, messages: Sequence[Message]) -> Appended:
         """See `MessageLog.append`."""
-        return await self._whole(self._append(messages))
+        return await self._whole.run(self._append(messages))
 
     async def _append(self, messages: Sequence[Message]) -> Appended:
         done = await self._ask(self._log.append(messages))
@@ -112,7 +113,7 @@ class CachedMessageLog:
         Raises:
             StoreUnavailable: When log or copies cannot be reached. The same call again completes the erasure.
         """
-        return await self._whole(self._delete(user_id, session_id))
+        return await self._whole.run(self._delete(user_id, session_id))
 
     async def _delete(self, user_id: str | None, session_id: str | None) -> Receipt:
         copies = 0
@@ -131,25 +132,13 @@ class CachedMessageLog:
         Raises:
             StoreUnavailable: When log or copies cannot be reached. The same call again completes it.
         """
-        return await self._whole(self._prune(before, user_id))
+        return await self._whole.run(self._prune(before, user_id))
 
     async def _prune(self, before: datetime, user_id: str | None) -> Receipt:
         receipt = await self._ask(self._log.prune(before, user_id=user_id))
         self._no_longer_joined(receipt.sessions)
         copies = await self._forget(receipt.sessions)
         return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Done to its end even when the caller is cancelled: what is committed reaches the copies too."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # who waited has it, unless they were cancelled
 
     def _no_longer_joined(self, sessions: Sequence[SessionStats]) -> None:
         """Reads that began before an erasure are not for who asks after it."""
@@ -213,8 +202,7 @@ class CachedMessageLog:
     def _read(self, key: tuple[SessionRef, Window], task: asyncio.Task[Tail]) -> None:
         if self._reading.get(key) is task:
             del self._reading[key]
-        if not task.cancelled():
-            task.exception()  # all who waited may have been cancelled; asyncio complains of errors nobody has seen
+        mark_seen(task)
 
     async def _read_and_fill(self, session: SessionRef, window: Window) -> Tail:
         started = time.monotonic()

@@ -25,6 +25,7 @@ from pydantic import SecretStr
 
 from llm_memory_plugins.errors import ConfigError, LLMMemoryError, StoreUnavailable
 from llm_memory_plugins.stores.sql_transport import may_repeat, opened, translated, with_retries
+from llm_memory_plugins.stores.whole import Whole
 
 # In UTC, times come back whole: elsewhere the first hours of the year 1 would lie before it.
 _ASSUME = """select set_config('role', %s, true), set_config('request.jwt.claims', %s, true),
@@ -79,7 +80,7 @@ class PostgresTransport:
         self._timeout = timeout
         self._pool: AsyncConnectionPool[_Connection] | None = None
         self._opening = asyncio.Lock()
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls = Whole()  # a caller that is cancelled leaves its connection in good order
         self._waiting: set[asyncio.Timeout] = set()  # of calls that have no connection yet
         self._refused_at = -1.0
 
@@ -123,8 +124,7 @@ class PostgresTransport:
     async def close(self) -> None:
         """Wait for running calls, then close all connections."""
         async with self._opening:
-            if self._calls:
-                await asyncio.wait(self._calls)
+            await self._calls.ended()
             pool, self._pool = self._pool, None
             if pool is not None:
                 await pool.close()
@@ -140,16 +140,7 @@ class PostgresTransport:
             repeat=lambda error: _is_transient(error, repeatable=repeatable),
             seconds=self._timeout,
         )
-        # A task of its own: a caller that is cancelled leaves the call to finish, and the connection in good order.
-        task = asyncio.create_task(_translating(work))
-        self._calls.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._calls.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever waited has it, unless they were cancelled: then nobody wants it
+        return await self._calls.run(_translating(work))
 
     async def _attempt(self, function: str, arguments: Mapping[str, Any], user_id: str | None, deadline: float) -> Any:
         pool = self._pool

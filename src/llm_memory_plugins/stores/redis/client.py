@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from llm_memory_plugins.errors import MissingExtra, StoreUnavailable
+from llm_memory_plugins.errors import StoreUnavailable, needs
 from llm_memory_plugins.stores.redis.breaker import Breaker
 from llm_memory_plugins.stores.redis.connect import CONNECTIONS, connect
 from llm_memory_plugins.stores.redis.script import Script
@@ -50,11 +50,8 @@ class RedisClient:
     """
 
     def __init__(self, url: SecretStr, *, timeout: float = 0.25, breaker: Breaker | None = None) -> None:
-        try:
+        with needs("redis_url", "redis"):
             from redis import exceptions
-        except ImportError as error:
-            line = "pip install 'llm-memory-plugins[redis]'"
-            raise MissingExtra(f"redis_url needs a package that is not installed: {line}") from error
         self._unreachable = (
             *(
                 exceptions.ConnectionError,
