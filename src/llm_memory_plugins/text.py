@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from threading import local
 from typing import cast
 
 import snowballstemmer  # pyright: ignore[reportMissingTypeStubs]
@@ -95,8 +96,15 @@ def _is_unspaced(char: str) -> bool:
     return char >= "\u0e00" and bool(re.match(rf"[{UNSPACED}]", char))
 
 
-# The package carries no types.
-_snowball = cast("Callable[[str], str]", snowballstemmer.stemmer("english").stemWord)  # pyright: ignore[reportUnknownMemberType]
+class _Snowball(local):
+    """A stemmer for each thread: it keeps the word it works on in itself."""
+
+    def __init__(self) -> None:
+        # The package carries no types.
+        self.stem = cast("Callable[[str], str]", snowballstemmer.stemmer("english").stemWord)  # pyright: ignore[reportUnknownMemberType]
+
+
+_snowball = _Snowball()
 
 
 @lru_cache(maxsize=65_536)
@@ -104,7 +112,7 @@ def stem(word: str) -> str:
     """The stem of one lower-case word by Porter's Snowball algorithm for English, its possessive cut off."""
     bare = word[:-2] if word.endswith("'s") else word
     # The stemmer has no use for giant words, and its cost is theirs.
-    return _snowball(bare) if len(bare) <= 64 else bare
+    return _snowball.stem(bare) if len(bare) <= 64 else bare
 
 
 def stems(text: str) -> list[str]:

@@ -1,4 +1,5 @@
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given, settings
@@ -78,3 +79,13 @@ def test_hostile_text_costs_its_length(unit: str) -> None:
     for function in (text.sentences, text.clauses, text.content_words, text.split_speaker):
         function(hostile)
     assert time.perf_counter() - began < 5
+
+
+def test_words_are_stemmed_alike_in_all_threads_at_once():
+    # The stemmer works on a word in place: shared by threads it mixed up their words, or broke.
+    endings = ("unning", "elational", "iveness", "ational")
+    words = [f"x{number}{end}" for number in range(800) for end in endings]
+    expected = {word: text._Snowball().stem(word) for word in words}
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: [text._snowball.stem(word) for word in words], range(4)))
+    assert all(dict(zip(words, stems, strict=True)) == expected for stems in found)
