@@ -25,6 +25,10 @@ bench: .venv/.dev .venv/.bench
 	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/probe_survival.py
 	$(BIN)/python benchmarks/chat_turn.py
+	$(BIN)/python benchmarks/quality.py --postgres
+	$(BIN)/python benchmarks/vector.py
+	$(BIN)/python benchmarks/working.py
+	$(BIN)/python benchmarks/key_value.py
 
 notebooks: .venv/.dev
 	$(BIN)/python -m pytest --nbmake --nbmake-timeout=300 notebooks
@@ -42,7 +46,7 @@ clean:
 	touch $@
 
 .venv/.dev: .venv/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,local,redis,postgres,supabase]" --group test --group check
+	$(BIN)/python -m pip install --quiet --editable ".[cli,openai,gemini,redis,postgres,supabase,encryption,compression]" --group test --group check
 	touch $@
 
 .venv/.bench: .venv/.dev pyproject.toml

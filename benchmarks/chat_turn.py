@@ -34,7 +34,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
 from multiprocessing.connection import Connection
@@ -46,6 +46,7 @@ import redis
 from contenders import WINDOW, Cell, Contender, Floor, ThisProject, session, text
 from peers import CONTENDERS
 from pydantic import SecretStr
+from tables import progress, table
 
 from llm_memory_plugins.stores.migrate import migrate
 
@@ -256,20 +257,6 @@ async def far_away(servers: Servers, names: list[str], rounds: int = 10) -> dict
                 for operation, values in taken.items()
             }
     return answer
-
-
-def progress(line: str) -> None:
-    """A line for who waits."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def table(title: str, columns: Iterable[str], rows: Iterable[tuple[str, Iterable[str]]]) -> None:
-    """Print one, the columns as wide as they need."""
-    lines = [[title, *columns], *([name, *cells] for name, cells in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    print()
-    for line in lines:
-        print("  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]))
 
 
 def show(cells: dict[str, dict[int, Cell]], sizes: list[int]) -> str:

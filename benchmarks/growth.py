@@ -4,7 +4,7 @@ Sessions of 100, 10,000 and 1,000,000 messages of the same kind, and `get_contex
 many times, in one process. Printed are medians and their ratio to the shortest session's. A fresh engine's first read
 (nothing cached in the process) is measured too.
 
-    python benchmarks/growth.py [--largest 1000000]
+    python benchmarks/growth.py [--largest 1000000] [--quick]
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ async def measure(read: Callable[[str], Awaitable[object]], sessions: list[str],
     return {session: statistics.median(times) for session, times in taken.items()}
 
 
-async def main(largest: int) -> None:
+async def main(largest: int, *, quick: bool) -> None:
     """Build, read, print."""
+    rounds, cold_rounds = (5, 5) if quick else (ROUNDS, COLD_ROUNDS)
     sizes = sorted({100, min(10_000, largest), largest})
     print(f"get_context at equal window, ms (median), ratio to {sizes[0]} messages")
     print(f"{'window':26}" + "".join(f"{size:>16,}" for size in sizes))
@@ -103,13 +104,13 @@ async def main(largest: int) -> None:
             settings = {**config, "window_type": kind, "window_size": size}
             now = START + timedelta(days=1, seconds=100)
             async with ConversationBufferMemory(settings, clock=lambda now=now: now) as memory:
-                warm = await measure(memory.get_context, names, ROUNDS)
+                warm = await measure(memory.get_context, names, rounds)
 
                 async def cold(session: str, log=memory._ports.log, memory=memory) -> None:
                     await log._hot.drop(await log.sessions())
                     await memory.get_context(session)
 
-                unwarmed = await measure(cold, names, COLD_ROUNDS)
+                unwarmed = await measure(cold, names, cold_rounds)
             for label, medians in ((f"{size} {kind}, hot", warm), (f"{size} {kind}, not cached", unwarmed)):
                 ratios = [medians[name] / medians[names[0]] for name in names]
                 worst = max(worst, *ratios)
@@ -123,4 +124,6 @@ async def main(largest: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--largest", type=int, default=1_000_000)
-    asyncio.run(main(parser.parse_args().largest))
+    parser.add_argument("--quick", action="store_true", help="few rounds over short sessions, to see that it works")
+    options = parser.parse_args()
+    asyncio.run(main(min(1000, options.largest) if options.quick else options.largest, quick=options.quick))

@@ -26,5 +26,17 @@ select :applied < 2 as due \gset
     \echo applying 0002_conversations.sql
     \ir 0002_conversations.sql
 \endif
+
+select :applied < 3 as due \gset
+\if :due
+    \echo applying 0003_memories.sql
+    \ir 0003_memories.sql
+\endif
+
+select :applied < 4 as due \gset
+\if :due
+    \echo applying 0004_key_values.sql
+    \ir 0004_key_values.sql
+\endif
 commit;
 \echo the schema is up to date

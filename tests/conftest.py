@@ -32,7 +32,7 @@ def pytest_terminal_summary(terminalreporter):
     ran = Counter(
         report.nodeid.split("::")[1].removeprefix("Test")
         for report in terminalreporter.stats.get("passed", ())
-        if report.when == "call" and re.search(r"tests/stores/test_(conformance|redis)\.py::Test", report.nodeid)
+        if report.when == "call" and re.search(r"tests/stores/test_(conformance\w*|redis)\.py::Test", report.nodeid)
     )
     if ran:
         terminalreporter.section("conformance")

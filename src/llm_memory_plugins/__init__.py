@@ -13,16 +13,28 @@ from llm_memory_plugins._version import __version__
 if TYPE_CHECKING:
     from llm_memory_plugins.context import Context
     from llm_memory_plugins.engines.buffer import ConversationBufferMemory
+    from llm_memory_plugins.engines.keyvalue import KeyValueStoreMemory
     from llm_memory_plugins.engines.summary import ConversationSummaryMemory
+    from llm_memory_plugins.engines.vector import VectorDatabaseMemory
+    from llm_memory_plugins.engines.working import WorkingMemory
+    from llm_memory_plugins.key_values import StoredValue
+    from llm_memory_plugins.records import Record
     from llm_memory_plugins.types import ContextRequest, MemoryType, Message
+    from llm_memory_plugins.working_items import WorkingItem
 
 _HOMES = {
     "Context": "context",
     "ContextRequest": "types",
     "ConversationBufferMemory": "engines.buffer",
     "ConversationSummaryMemory": "engines.summary",
+    "KeyValueStoreMemory": "engines.keyvalue",
     "MemoryType": "types",
     "Message": "types",
+    "Record": "records",
+    "StoredValue": "key_values",
+    "VectorDatabaseMemory": "engines.vector",
+    "WorkingItem": "working_items",
+    "WorkingMemory": "engines.working",
 }
 
 __all__ = [
@@ -30,8 +42,14 @@ __all__ = [
     "ContextRequest",
     "ConversationBufferMemory",
     "ConversationSummaryMemory",
+    "KeyValueStoreMemory",
     "MemoryType",
     "Message",
+    "Record",
+    "StoredValue",
+    "VectorDatabaseMemory",
+    "WorkingItem",
+    "WorkingMemory",
     "__version__",
 ]
 

@@ -5,10 +5,10 @@ One rule for every backend, so that what one store accepts no other refuses.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from uuid_utils import uuid7
 
@@ -19,7 +19,11 @@ from llm_memory_plugins.types import EMPTY, ContextRequest, Message, Role, Sessi
 MAX_ID = 256
 """Characters of an id: PostgreSQL cannot index much longer ones."""
 
-_ROLES = get_args(Role)
+ROLES = get_args(Role)
+
+ItemT = TypeVar("ItemT")
+BuiltT = TypeVar("BuiltT")
+
 _MESSAGE_FIELDS = (
     *("id", "session_id", "user_id", "role", "content", "name", "created_at"),
     *("tool_calls", "tool_call_id", "metadata", "payload"),
@@ -81,7 +85,12 @@ def moment(value: object, field: str) -> datetime:
         raise InvalidInput(field, "is too near the first or the last year") from None
 
 
-def _fields(item: object, known: Sequence[str], what: str, where: str = "") -> Mapping[str, Any]:
+def fields_of(item: object, known: Sequence[str], what: str, where: str = "") -> Mapping[str, Any]:
+    """The fields of a mapping, all of which have to be known.
+
+    Raises:
+        InvalidInput: Names the unknown one and what it may have been meant to be.
+    """
     if not isinstance(item, Mapping):
         raise InvalidInput(where or what, f"must be a mapping, not {type(item).__name__}")
     fields = cast("Mapping[str, Any]", item)
@@ -92,14 +101,24 @@ def _fields(item: object, known: Sequence[str], what: str, where: str = "") -> M
     return fields
 
 
-def _text(value: object, field: str) -> str:
+def plain_text(value: object, field: str, hint: str = "") -> str:
+    """A text that every store can keep.
+
+    Raises:
+        InvalidInput: Names `field`; ends with `hint` when it is no text.
+    """
     if not isinstance(value, str):
-        raise InvalidInput(field, f"must be text, not {type(value).__name__}; put structured content into payload")
+        raise InvalidInput(field, f"must be text, not {type(value).__name__}{hint}")
     check_text(value, field)
     return value
 
 
-def _name(value: object, field: str) -> str | None:
+def optional_id(value: object, field: str) -> str | None:
+    """An id or a name; None for None and for the empty text.
+
+    Raises:
+        InvalidInput: Names `field`.
+    """
     if value is None or value == "":
         return None
     return check_id(value, field)
@@ -107,15 +126,15 @@ def _name(value: object, field: str) -> str | None:
 
 def _tool_call(item: object, position: int) -> ToolCall:
     where = f"tool_calls.{position}"
-    fields = _fields(item, ("id", "name", "arguments", "type", "function"), "tool call", where)
+    fields = fields_of(item, ("id", "name", "arguments", "type", "function"), "tool call", where)
     if "function" in fields:  # OpenAI's form, which `Context.chat` gives
-        fields = {**fields, **_fields(fields["function"], ("name", "arguments"), "function", f"{where}.function")}
+        fields = {**fields, **fields_of(fields["function"], ("name", "arguments"), "function", f"{where}.function")}
     arguments = fields.get("arguments", "{}")
     return ToolCall(
         id=check_id(fields.get("id"), f"{where}.id"),
         name=check_id(fields.get("name"), f"{where}.name"),
         arguments=(
-            _text(arguments, f"{where}.arguments")
+            plain_text(arguments, f"{where}.arguments")
             if isinstance(arguments, str)
             else dumps(arguments, field=f"{where}.arguments")
         ),
@@ -156,17 +175,17 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
     Raises:
         InvalidInput: Names the field and the fix.
     """
-    fields = _fields(item, (*_MESSAGE_FIELDS, *_STORED_FIELDS), "message")
+    fields = fields_of(item, (*_MESSAGE_FIELDS, *_STORED_FIELDS), "message")
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
-    if (role := fields.get("role")) not in _ROLES:
-        raise InvalidInput("role", f"is {role!r:.40}; it must be one of {', '.join(_ROLES)}")
+    if (role := fields.get("role")) not in ROLES:
+        raise InvalidInput("role", f"is {role!r:.40}; it must be one of {', '.join(ROLES)}")
     if "content" not in fields:
         raise InvalidInput("content", "is missing; it may be empty where tool_calls or payload say something")
     calls = _tool_calls(fields.get("tool_calls"))
     content = fields["content"]
     if content is None and (calls or fields.get("payload")):
         content = ""
-    tool_call_id = _name(fields.get("tool_call_id"), "tool_call_id")
+    tool_call_id = optional_id(fields.get("tool_call_id"), "tool_call_id")
     if role == "tool" and tool_call_id is None:
         raise InvalidInput("tool_call_id", "is missing; a tool message answers one call")
     if role == "user" and isinstance(content, str) and not (content.strip() or fields.get("payload")):
@@ -179,9 +198,9 @@ def message(item: Message | Mapping[str, Any], *, now: datetime, max_bytes: int)
         session_id=ref.session_id,
         user_id=ref.user_id,
         role=cast("Role", role),
-        content=_text(content, "content"),
+        content=plain_text(content, "content", "; put structured content into payload"),
         created_at=moment(now if created_at is None else created_at, "created_at"),
-        name=_name(fields.get("name"), "name"),
+        name=optional_id(fields.get("name"), "name"),
         tool_calls=calls,
         tool_call_id=tool_call_id,
         metadata=_structure(fields.get("metadata"), "metadata") or EMPTY,
@@ -205,13 +224,35 @@ def messages(
         return [message(items, now=now, max_bytes=max_bytes)]
     if isinstance(items, str) or not isinstance(items, Sequence):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput("message", f"must be a mapping or a list of mappings, not {type(items).__name__}")
-    built: list[Message] = []
+    return each(items, lambda item: message(item, now=now, max_bytes=max_bytes))
+
+
+def each(items: Iterable[ItemT], build: Callable[[ItemT], BuiltT]) -> list[BuiltT]:
+    """What is built of each item.
+
+    Raises:
+        InvalidInput: Of the first that cannot be built, its position before the field, like `3.content`.
+    """
+    built: list[BuiltT] = []
     for position, item in enumerate(items):
         try:
-            built.append(message(item, now=now, max_bytes=max_bytes))
+            built.append(build(item))
         except InvalidInput as error:
             raise InvalidInput(f"{position}.{error.field}", str(error).removeprefix(f"{error.field}: ")) from None
     return built
+
+
+def token_budget(fields: Mapping[str, Any]) -> int | None:
+    """What `max_total_tokens`, or `max_tokens`, allows.
+
+    Raises:
+        InvalidInput: Names `max_total_tokens`.
+    """
+    budget = fields.get("max_total_tokens")
+    budget = fields.get("max_tokens") if budget is None else budget
+    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 < budget < 2**31):
+        raise InvalidInput("max_total_tokens", "must be a whole number of tokens, at least 1 and below 2**31")
+    return budget
 
 
 def context_request(request: ContextRequest | Mapping[str, Any] | str) -> ContextRequest:
@@ -222,15 +263,12 @@ def context_request(request: ContextRequest | Mapping[str, Any] | str) -> Contex
     """
     if isinstance(request, str):
         request = {"session_id": request}
-    fields = _fields(request, _REQUEST_FIELDS, "context request")
+    fields = fields_of(request, _REQUEST_FIELDS, "context request")
     ref = session_ref(fields.get("session_id"), fields.get("user_id"))
-    query, budget = fields.get("query"), fields.get("max_total_tokens")
-    budget = fields.get("max_tokens") if budget is None else budget
-    if budget is not None and (not isinstance(budget, int) or isinstance(budget, bool) or not 0 < budget < 2**31):
-        raise InvalidInput("max_total_tokens", "must be a whole number of tokens, at least 1 and below 2**31")
+    query = fields.get("query")
     return ContextRequest(
         session_id=ref.session_id,
         user_id=ref.user_id,
-        query="" if query is None else _text(query, "query"),
-        max_total_tokens=budget,
+        query="" if query is None else plain_text(query, "query"),
+        max_total_tokens=token_budget(fields),
     )

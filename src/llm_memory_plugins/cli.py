@@ -28,13 +28,16 @@ from llm_memory_plugins.types import ContextRequest, Message, Receipt, SessionSt
 
 if TYPE_CHECKING:
     import typer
+    from pydantic import SecretStr
+
+    from llm_memory_plugins.engines.vector import VectorDatabaseMemory
 else:
     try:
         import typer
     except ImportError:  # said by `main`
         typer = None
 
-MemoryT = TypeVar("MemoryT", ConversationBufferMemory, ConversationSummaryMemory)
+MemoryT = TypeVar("MemoryT", ConversationBufferMemory, ConversationSummaryMemory, "VectorDatabaseMemory")
 T = TypeVar("T")
 
 _HINT = "llm-memory needs typer and rich; pip install 'llm-memory-plugins[cli]'"
@@ -87,7 +90,7 @@ def build() -> typer.Typer:
     """The typer application. It wants a `Settings` as its `obj`."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode=None)
     app.callback()(_options)
-    for command in (_demo, _migrate, _import, _export, _show, _context, _stats, _forget):
+    for command in (_demo, _migrate, _index, _reindex, _import, _export, _show, _context, _stats, _forget):
         app.command(command.__name__.removeprefix("_"))(command)
     return app
 
@@ -127,11 +130,7 @@ def _demo(
 
 def _migrate(context: typer.Context) -> None:
     """Bring a PostgreSQL or Supabase database up to this version's schema. Does nothing when it is."""
-    from llm_memory_plugins.config import Config, load, names_postgres
-
-    url = load(Config, _settings(context).config()).database_url
-    if url is None or not names_postgres(url):
-        raise ConfigError("--database: name one, postgresql://...; a SQLite file is brought up to date by itself")
+    url = _postgres(context, "a SQLite file is brought up to date by itself")
     with needs("migrating", "postgres"):
         from llm_memory_plugins.stores.migrate import migrate
 
@@ -141,6 +140,34 @@ def _migrate(context: typer.Context) -> None:
         print("the schema is up to date")
 
     asyncio.run(work())
+
+
+def _index(
+    context: typer.Context,
+    dimensions: Annotated[
+        int, typer.Argument(min=1, max=4000, help="Of the vectors: the embedder's identity ends so.")
+    ],
+    drop: Annotated[bool, typer.Option("--drop", help="Drop it instead.")] = False,
+) -> None:
+    """Make an index for approximate search in PostgreSQL, which serves users with more than 20,000 passages."""
+    url = _postgres(context, "a SQLite file needs no index")
+    with needs("an index", "postgres"):
+        from llm_memory_plugins.stores.migrate import index_embeddings
+
+    asyncio.run(index_embeddings(url, dimensions, drop=drop))
+    print("the index is dropped" if drop else "the index is there")
+
+
+def _reindex(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="Default: every user.")] = None,
+) -> None:
+    """Embed all texts anew by the configured embedder, and remove the vectors of others. Searches may go on."""
+    from llm_memory_plugins.engines.vector import VectorDatabaseMemory
+
+    memory = VectorDatabaseMemory(_settings(context).config())
+    made = _run(memory, lambda memory: memory.reindex(user_id=user, progress=True))
+    print(f"vectors made: {made}, by {memory.embedder.identity}")
 
 
 def _import(
@@ -269,6 +296,16 @@ def _forget(
 
 def _settings(context: typer.Context) -> Settings:
     return context.ensure_object(Settings)
+
+
+def _postgres(context: typer.Context, otherwise: str) -> SecretStr:
+    """The URL of the PostgreSQL database that is configured."""
+    from llm_memory_plugins.config import Config, load, names_postgres
+
+    url = load(Config, _settings(context).config()).database_url
+    if url is None or not names_postgres(url):
+        raise ConfigError(f"--database: name one, postgresql://...; {otherwise}")
+    return url
 
 
 def _buffer(context: typer.Context) -> ConversationBufferMemory:

@@ -23,6 +23,8 @@ from llm_memory_plugins.errors import ConfigError
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.tokens import TokenizerName
 from llm_memory_plugins.types import MemoryType, WindowType
+from llm_memory_plugins.working_boundary import MAX_TTL
+from llm_memory_plugins.working_items import EvictionPolicy
 
 PREFIX = "LLM_MEMORY_"
 
@@ -43,7 +45,7 @@ class Config(BaseSettings):
     Attributes:
         database_url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `sqlite:///:memory:` or
             `postgresql://...`. Default: a SQLite file in the user's data directory.
-        redis_url: Hot copy of the end of sessions, shared by all processes.
+        redis_url: Hot copy of the end of sessions, shared by all processes; and where working memory is kept.
         redis_timeout: Seconds a command may take before the durable store is read instead.
         supabase_url, supabase_key: The durable store over Supabase's API, instead of `database_url`.
         supabase_user_token: The access token of the one user this engine acts for; the key may then be a publishable
@@ -151,28 +153,83 @@ class SummaryConfig(Config):
 
 
 class VectorConfig(Config):
-    """Settings of `VectorDatabaseMemory`."""
+    """Settings of `VectorDatabaseMemory`.
+
+    Attributes:
+        embedding_model: A model of OpenAI's or Gemini's, `all-MiniLM-L6-v2`, or `offline`. Default: the provider's
+            usual one where there is a key (`text-embedding-3-small`, `gemini-embedding-001`), else `offline`.
+        embedding_dimensions: Length of the vectors, for models that offer several.
+        similarity_threshold: A cosine below it counts as none. What shares words with the question is found all the
+            same. Default: nothing is left out.
+        max_results: Texts in a result or a context, where the request names neither results nor tokens.
+        max_total_tokens: Limit of the rendered context. Default: none.
+        passage_tokens: A document is split into passages of at most so many tokens; a message only where the embedder
+            cannot read it whole.
+        recency_weight, importance_weight: How much new, and important, texts are lifted; by nothing unless asked for.
+            The words and the meaning of a text count 0.8 each.
+        recency_half_life_days: After so many days a text's recency has halved.
+    """
 
     embedding_model: str | None = None
-    similarity_threshold: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    embedding_dimensions: Count | None = None
+    similarity_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     max_results: Count = 5
+    max_total_tokens: Count | None = None
+    passage_tokens: Annotated[int, Field(ge=16, le=8192)] = 512
+    recency_weight: Share = 0.0
+    importance_weight: Share = 0.0
+    recency_half_life_days: Annotated[float, Field(gt=0)] = 30.0
 
 
 class WorkingConfig(Config):
-    """Settings of `WorkingMemory`."""
+    """Settings of `WorkingMemory`. All engines that share a namespace should have the same ones.
 
-    ttl_seconds: Seconds = 1800
+    Attributes:
+        ttl_seconds: Life of an item that brings no `ttl_seconds` of its own, from its last writing on.
+        capacity_limit: Items a namespace holds at most.
+        eviction_policy: What goes first where a namespace is full. `importance`: what is worth least, by importance,
+            use and age. `lru`: what was used longest ago. `lfu`: what was used least often. `fifo`: what was stored
+            first. `ttl`: what ends first.
+        importance_half_life_seconds: For `importance`, and for what a context shows: in so many seconds without use the
+            worth of an item halves.
+        enable_reasoning_chain: Whether items may have parents and contexts begin with the active path.
+        max_total_tokens: Limit of the rendered context. Default: none.
+    """
+
+    ttl_seconds: Annotated[float, Field(gt=0, le=MAX_TTL)] = 1800
     capacity_limit: Count = 100
-    eviction_policy: str = "importance"
+    eviction_policy: EvictionPolicy = "importance"
+    importance_half_life_seconds: Annotated[float, Field(ge=0.001, le=MAX_TTL)] = 600
     enable_reasoning_chain: bool = True
+    max_total_tokens: Count | None = None
 
 
 class KeyValueConfig(Config):
-    """Settings of `KeyValueStoreMemory`."""
+    """Settings of `KeyValueStoreMemory`.
 
-    namespace: str = "default"
+    Attributes:
+        namespace: Where keys belong when a call names no other one.
+        serialize_json: Values are JSON, and what `codec` knows besides; otherwise bytes come back as they went in.
+        ttl_seconds: Life of an entry, unless it is stored with another one. Default: for ever.
+        hot_ttl_seconds: Life of a copy in Redis. The durable entry stays.
+        max_value_bytes: Size limit of a value, serialised.
+        compression_threshold: Bytes from which on values are compressed (zstd), where that makes them smaller.
+            Default: never.
+        encryption_keys: Encrypt values (AES-256-GCM); each 32 random bytes as base64 (`openssl rand -base64 32`). The
+            first one encrypts, all of them decrypt: to change keys put the new one first. Keys and times stay legible.
+        sync_seconds: So often at most, and only while it is in use, the copies in Redis are compared with the database.
+        max_total_tokens: Limit of the rendered context. Default: none.
+    """
+
+    namespace: Annotated[str, Field(min_length=1, max_length=256)] = "default"
     serialize_json: bool = True
     ttl_seconds: Seconds | None = None
+    hot_ttl_seconds: Seconds = 3600
+    max_value_bytes: Count = 1_048_576
+    compression_threshold: Count | None = None
+    encryption_keys: tuple[SecretStr, ...] = ()
+    sync_seconds: Seconds = 300
+    max_total_tokens: Count | None = None
 
 
 class EntityConfig(Config):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any, ClassVar, overload
 
+from llm_memory_plugins.records import Record
 from llm_memory_plugins.rendering import section
 from llm_memory_plugins.types import Dropped, Message, Piece, Readable
 
-_COLOURS = {"messages": "#4c78a8", "summary": "#f58518"}
+_COLOURS = {"messages": "#4c78a8", "summary": "#f58518", "vector_search": "#54a24b"}
 _OTHER_COLOUR = "#72b7b2"
 
 
@@ -57,6 +58,7 @@ class Context(Readable):
     Attributes:
         messages: The newest messages, verbatim: a valid conversation.
         summary: What is left of older messages, as plain text; empty when there is none.
+        records: What a search found, best first.
         recalled: Every section but the messages, as rendered into `text`.
         tokens: Of `text`.
         pieces: The parts of `text`, in order, each with its source, tokens, score, reason and origin.
@@ -68,6 +70,7 @@ class Context(Readable):
     user_id: str = ""
     messages: tuple[Message, ...] = ()
     summary: str = ""
+    records: tuple[Record, ...] = ()
     recalled: str = ""
     tokens: int = 0
     max_total_tokens: int | None = None

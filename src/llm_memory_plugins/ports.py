@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 from pydantic import BaseModel
 
+from llm_memory_plugins.key_values import Space
+from llm_memory_plugins.records import Entry, IndexStats, Pool, Probe, Record, Unembedded, Where
 from llm_memory_plugins.types import (
     Appended,
     Message,
@@ -25,6 +27,7 @@ from llm_memory_plugins.types import (
     Usage,
     Window,
 )
+from llm_memory_plugins.working_items import Draft, Snapshot, Stored, WorkingItem, WorkingStats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,6 +132,123 @@ class SummaryLog(Protocol):
         ...
 
 
+class VectorIndex(Protocol):
+    """The durable texts of vector memory, found by meaning and by words. Every verb is one atomic operation.
+
+    All but `stats` are about one user; the empty user is one, too.
+    """
+
+    async def put(self, user_id: str, entries: Sequence[Entry]) -> tuple[Record, ...]:
+        """Store all records or none; returns them with `user_id` and `revision` filled, in the given order.
+
+        The id names the record: a new one is stored, a known one replaced, and when nothing but `created_at` differs
+        left as it is, except that vectors it lacks are taken. Where the content stays the same its vectors stay, too.
+        A record with a `revision` replaces only that revision, `created_at` included. Parts of a session's records
+        get consecutive positions in the order of their first writing.
+
+        Raises:
+            Conflict: When a record that brings a revision is not there in it (any more). Nothing was written.
+        """
+        ...
+
+    async def match(self, user_id: str, probe: Probe) -> Pool:
+        """The candidates for a question.
+
+        They are the `limit` parts nearest by cosine and, among those that hold any of the terms, the `limit` best by
+        BM25, out of what `where` allows; and the parts up to two places around each of these in its session, or in
+        its record if that has no session, as far as `where` allows them.
+        """
+        ...
+
+    async def page(
+        self, user_id: str, where: Where, *, after: str | None = None, limit: int = 100
+    ) -> tuple[Record, ...]:
+        """Up to `limit` records, whole, ordered by id, from behind the id `after` on."""
+        ...
+
+    async def delete(self, user_id: str, where: Where) -> Receipt:
+        """Remove records with everything derived from them; counts by table."""
+        ...
+
+    async def count(self, user_id: str, where: Where) -> int:
+        """How many records there are."""
+        ...
+
+    async def stats(self, user_id: str | None = None) -> IndexStats:
+        """What there is of a user; of everybody who may be seen when None."""
+        ...
+
+
+class EmbeddingQueue(Protocol):
+    """The vectors still to be made: of parts that were stored while the embedder was down, or for another embedder."""
+
+    async def pending(
+        self,
+        embedder: str | None = None,
+        *,
+        user_id: str | None = None,
+        after: Unembedded | None = None,
+        limit: int = 256,
+    ) -> tuple[Unembedded, ...]:
+        """Up to `limit` parts that have no vector of `embedder`, or none at all when it is None.
+
+        Ordered by user and part, from behind `after` on, of one user or of everybody who may be seen.
+        """
+        ...
+
+    async def fill(self, embedder: str, vectors: Sequence[tuple[Unembedded, NDArray[np.float32]]]) -> int:
+        """Store vectors; returns for how many of the parts, since some may be gone, or have one, meanwhile."""
+        ...
+
+    async def retire(self, embedder: str, *, user_id: str | None = None) -> int:
+        """Remove the vectors of all other embedders, where `embedder` has one for the same part; returns how many."""
+        ...
+
+
+class WorkingSet(Protocol):
+    """Namespaces of items, each of bounded size. Every verb is one atomic operation.
+
+    An item ends when its time is over, but not before the items below it. Where a namespace is full, items without any
+    below them go first, by `working.rank`, so that what leads to an item that stays does stay, too.
+    """
+
+    async def put(self, space: Space, drafts: Sequence[Draft]) -> Stored:
+        """Write items, all or none, and evict others until the namespace is back at its capacity.
+
+        What is written is not evicted for it, nor what is above it. A new item has all fields but, if it likes,
+        `parent_id`; of a known one those that are named change, and its life begins anew. A parent is there already,
+        or earlier among the drafts. Without an item to change nothing is written, and nothing returned.
+
+        Raises:
+            InvalidInput: When a parent is not there, or is below its child; or when so many items cannot stay together.
+        """
+        ...
+
+    async def use(self, space: Space, ids: Sequence[str], *, quietly: bool = False) -> tuple[WorkingItem, ...]:
+        """Those of the items that are there, each of which has been used once more; `quietly` returns none."""
+        ...
+
+    async def read(self, space: Space) -> Snapshot:
+        """All items. That is no use of them."""
+        ...
+
+    async def stats(self, space: Space) -> WorkingStats:
+        """How many items there are and have been evicted."""
+        ...
+
+    async def delete(self, space: Space, item_id: str | None = None, *, cascade: bool = False) -> int:
+        """Remove an item, with `cascade` also all below it; None for the whole namespace. Returns how many went.
+
+        Raises:
+            InvalidInput: When there are items below it and `cascade` is not set.
+        """
+        ...
+
+    async def forget(self, user_id: str) -> Receipt:
+        """Remove all namespaces of a user."""
+        ...
+
+
 class HotTier(Protocol):
     """A copy of the end of sessions that may vanish at any time and is never ahead of the durable log.
 
@@ -210,6 +330,18 @@ class Embedder(Protocol):
         Raises:
             InvalidInput: When a text cannot be embedded; `field` names it, as in `texts[3]`. No model was called.
             ModelError: On any other failure: network, rate limit, too few vectors, wrong dimensions, NaN.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Reads a question and a text together, as a cross-encoder or a chat model can."""
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        """One number a text, in their order: the higher, the better it answers. Their scale does not matter.
+
+        Raises:
+            ModelError: On any failure.
         """
         ...
 

@@ -260,6 +260,7 @@ def _gap(day: date, first: date, last: date) -> int:
 
 # --- texts
 
+_WORDS_IN = 200_000  # characters whose words are looked up
 _READ = 1000  # characters that tell what kind of text it is
 _DULLEST = 6.0  # -log of the rate below which texts are equally dull
 
@@ -271,7 +272,7 @@ class Traits:
     Attributes:
         counts: Its content stems and how often each stands in it: the postings of BM25.
         length: How many content words it has, with repetitions.
-        telling: How likely it is to be asked about at all, 0..1, from its form alone (see `salience`).
+        telling: How likely it is to be asked about at all, 0..1, by its form alone (see `salience`); 0 for documents.
     """
 
     counts: Mapping[str, int]
@@ -279,12 +280,16 @@ class Traits:
     telling: float
 
 
-def traits(text: str) -> Traits:
-    """Read a text once, when it is stored; its speaker's name is no part of it. About a millisecond."""
-    found = content_words(text)
-    rate = Reader().rate("", telegraphic.parse(text[:_READ]))
-    return Traits(
-        counts=Counter(found),
-        length=len(found),
-        telling=1 - min(_DULLEST, max(0.0, -math.log(max(rate, 1e-9)))) / _DULLEST,
-    )
+def traits(text: str, *, said: bool = True) -> Traits:
+    """Read a text once, when it is stored; its speaker's name is no part of it.
+
+    Args:
+        text: What is stored. Of very long texts the words of the first 200,000 characters count.
+        said: Whether somebody said it. How telling a document is, is not asked: that would take a millisecond.
+    """
+    found = content_words(text[:_WORDS_IN])
+    telling = 0.0
+    if said:
+        rate = Reader().rate("", telegraphic.parse(text[:_READ]))
+        telling = 1 - min(_DULLEST, max(0.0, -math.log(max(rate, 1e-9)))) / _DULLEST
+    return Traits(counts=Counter(found), length=len(found), telling=telling)

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llm_memory_plugins.queries import ASKERS, ROLES, Query
+from llm_memory_plugins.records import Corpus, Row
 
 __all__ = ["Corpus", "Ranked", "Row", "Weights", "bm25", "idf", "rank"]
 
@@ -88,45 +89,6 @@ class Weights:
 DEFAULT = Weights()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A candidate, as a store returns it.
-
-    Attributes:
-        session: The session or document it is part of; empty for none.
-        position: Its place there, counted by one.
-        speaker: Name or role of who said it; empty for a document.
-        tokens: What it costs in a context.
-        length: Content words in it, as counted at write time.
-        cosine: Its similarity to the question.
-        counts: How often each of the query's terms stands in it, in their order.
-        telling: See `queries.Traits`.
-        importance: As it was stored with, 0..1.
-    """
-
-    id: str
-    text: str
-    cosine: float
-    counts: tuple[int, ...]
-    length: int
-    tokens: int
-    session: str = ""
-    position: int = 0
-    speaker: str = ""
-    created_at: datetime | None = None
-    telling: float = 0.0
-    importance: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Corpus:
-    """What BM25 knows of all texts of a tenant: how many, their mean length, and how many hold each query term."""
-
-    total: int
-    average_length: float
-    frequencies: tuple[int, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A candidate with its score.
@@ -170,7 +132,7 @@ def rank(
     corpus: Corpus,
     weights: Weights = DEFAULT,
     *,
-    threshold: float = 0.0,
+    threshold: float | None = None,
     now: datetime | None = None,
 ) -> list[Ranked]:
     """Order a pool, best first; ties by session, position and id, never by the order in which rows came.
@@ -180,14 +142,16 @@ def rank(
         rows: The pool, each row once.
         corpus: Statistics, with one frequency a term of the query.
         weights: How much each signal counts.
-        threshold: A cosine below it counts as none; what matches neither by meaning nor by word is left out.
+        threshold: A cosine below it counts as none, and what matches neither by meaning nor by word is left out.
+            None leaves nothing out: a text may be an answer for what stands around it alone.
         now: What recency counts from; the newest row when None.
     """
     if not rows:
         return []
     rows = sorted(rows, key=lambda row: (row.session, row.position, row.id))
-    cosine = np.nan_to_num(np.array([row.cosine for row in rows], dtype=np.float64), posinf=0.0, neginf=0.0)
-    dense = np.where(cosine >= threshold, cosine, 0.0).clip(0.0, 1.0)
+    cosine = np.array([row.cosine for row in rows], dtype=np.float64)  # NaN where there is no vector
+    near = cosine >= (-1.0 if threshold is None else threshold)
+    dense = np.where(near, cosine, 0.0).clip(0.0, 1.0)
     lexical, matched = _lexical(rows, corpus, weights)
     fused = weights.dense * dense + weights.lexical * lexical
     parts: dict[str, tuple[float, Floats]] = {
@@ -204,7 +168,7 @@ def rank(
         most += weight
     shares = {name: weight * values / max(most, 1e-9) for name, (weight, values) in parts.items()}
     scores = np.sum(list(shares.values()), axis=0).clip(0.0, 1.0).round(9)
-    keep = (dense > 0) | matched
+    keep = near | matched | (threshold is None)
     return [
         Ranked(rows[i], float(scores[i]), {name: float(share[i]) for name, share in shares.items() if share[i]})
         for i in map(int, np.argsort(-scores, kind="stable"))

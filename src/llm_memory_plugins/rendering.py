@@ -14,10 +14,13 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import get_args
 
+from llm_memory_plugins.records import Record
 from llm_memory_plugins.types import Message, Role
 
 _ROLES = frozenset(get_args(Role))
 _COLON = re.compile("[:\u2236\ua789\ufe13\ufe55\uff1a]")  # and what looks like one
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_SOURCE = 80  # characters of a source that are shown: its end, where the name of a file stands
 _TAG = re.compile(r"<(?=\s*/?\s*memory\b)", re.IGNORECASE)
 
 
@@ -51,6 +54,27 @@ def message_line(message: Message) -> str:
         calls = [f"[calls {call.name}({call.arguments})]" for call in message.tool_calls]
         said = "\n".join([said, *calls] if said else calls)
     return f"{speaker(message)}: {quoted(said)}\n"
+
+
+def record_line(record: Record) -> str:
+    """What was found of a record: `speaker: text`, or `- text` where nobody said it, ending in a newline."""
+    lead = f"{_shown(record.speaker, record.role or 'user')}:" if record.speaker else "-"
+    return f"{lead} {quoted(record.text)}\n"
+
+
+def record_heading(record: Record) -> str:
+    """What stands above records of a kind: the day something was said, or where a document comes from."""
+    if record.source and not record.speaker:
+        source = " ".join(record.source.split())
+        name = source if len(source) <= _SOURCE else f"...{source[-_SOURCE:]}"
+        return f"[{quoted(name)}]\n"
+    day = record.created_at
+    return f"[{day.day} {_MONTHS[day.month - 1]} {day.year}]\n"
+
+
+def value_line(key: str, value: str) -> str:
+    """An entry as `- key: value`, ending in a newline."""
+    return f"- {quoted(' '.join(key.split()))}: {quoted(value)}\n"
 
 
 def opening(source: str) -> str:

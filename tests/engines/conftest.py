@@ -3,6 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from tests.engines.watched import Watched
+
+from llm_memory_plugins import VectorDatabaseMemory
 
 
 class Clock:
@@ -29,3 +32,15 @@ def url(tmp_path):
 @pytest.fixture
 def config(url):
     return {"database_url": url, "tokenizer": "estimate"}
+
+
+@pytest.fixture
+def embedder():
+    return Watched()
+
+
+@pytest.fixture
+async def memory(config, clock, embedder):
+    """A vector memory whose embedder is watched."""
+    async with VectorDatabaseMemory(config, embedder=embedder, clock=clock) as opened:
+        yield opened

@@ -140,7 +140,8 @@ async def residue(database_url, redis_url):
                 found += [str(row) for row in connection.execute(f"select * from {table}")]
     client = redis.asyncio.from_url(redis_url)
     async for key in client.scan_iter(count=1000):
-        found += [repr(key), repr(await client.lrange(key, 0, -1))]
+        values = await (client.hgetall(key) if await client.type(key) == b"hash" else client.lrange(key, 0, -1))
+        found += [repr(key), repr(values)]
         assert await client.pttl(key) > 0
     await client.aclose()
     return "\n".join(found)

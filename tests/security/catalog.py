@@ -26,10 +26,14 @@ SAMPLES = {  # of a column's type, where it is no part of a key
     "jsonb": '{{"of": "{secret}"}}',
     "int4": "1",
     "int8": "1",
+    "_int4": "{{1}}",
+    "_int2": "{{1}}",
     "float4": "1",
+    "float8": "1",
     "bool": "false",
     "timestamptz": NOW,
     "vector": "[1,2,3]",
+    "sparsevec": "{{1:1}}/1000000000",
 }
 KEYS = {"text": KEY, "int4": "1", "int8": "1"}
 SAID = {"role": "user", "covered_seq": "0"}  # columns in which only this makes sense
@@ -156,8 +160,9 @@ def fill(url, *users):
         for table in everything:
             for user in users:
                 connection.execute(*insert(table, row(table, user)))
-        # The next session is not to get the number of these.
+        # The next session, or passage, is not to get the number of these.
         connection.execute("select setval('llm_memory.sessions_pk_seq', 1000)")
+        connection.execute("select setval('llm_memory.passages_pk_seq', 1000)")
 
 
 def dump(url, user):
@@ -180,6 +185,21 @@ def messages(owner):
     """One that is new, and one whose id the session has already."""
     said = {"role": "user", "content": secret(owner), "created_at": NOW, "tokens": 1, "tokenizer": "t"}
     return [said | {"id": "new"}, said | {"id": KEY}]
+
+
+def memories(owner):
+    """What `put_memories` takes: a record that is new, and one whose id the user has already."""
+    record = {"content": secret(owner), "metadata": {}, "extra": "{}", "importance": 0, "created_at": NOW}
+    record |= {"revision": 0, "tokenizer": "t", "spans": [[0, 1]], "session_id": KEY}
+    part = {"number": 0, "start": 0, "stop": 1, "thread": f"s{KEY}", "length": 1, "tokens": 1, "telling": 0}
+    part |= {"terms": [1, 2], "counts": [1, 1], "embedder": KEY}
+    ids = ("new", KEY)
+    return {
+        "p_records": [record | {"id": name} for name in ids],
+        "p_parts": [part | {"id": n, "record": place, "awaits": n == KEY} for place, n in enumerate(ids, start=1)],
+        "p_weights": ["{1:0.5,2:0.5}/1000000000"] * 2,
+        "p_vectors": ["[1,2,3]", None],
+    }
 
 
 NODE = {"level": 0, "from_seq": 1, "to_seq": 1, "lines": [], "tokens": 1, "tokenizer": "t", "model": "m"}
@@ -212,7 +232,37 @@ def arguments(function, *, user, session, owner):
         "p_holder": secret(owner),
         "p_now": NOW,
         "p_until": LATER,
+        "p_namespace": KEY,
+        "p_key": KEY,
+        "p_keys": json.dumps([KEY, "unheard of"]),
+        "p_items": json.dumps([{"key": key, "body": secret(owner), "encoding": "json"} for key in (KEY, "new")]),
+        "p_by": "1",
+        "p_one": "1",
+        "p_other": "1",
+        "p_expires_at": LATER,
+        "p_prefix": "",
+        "p_end": None,
+        "p_after_key": None,
         "p_node": json.dumps(NODE | {"model_tokens": 0, "created_at": NOW}),
+        **{name: json.dumps(value) for name, value in memories(owner).items()},
+        "p_preceding": 0,
+        "p_where": json.dumps({"source": secret(owner), "session_id": session, "until": LATER, "path": "1 == 1"}),
+        "p_probes": json.dumps([[KEY, "[1,2,3]"]]),
+        "p_terms": "[1, 2]",
+        "p_words": [1, 2],
+        "p_passages": [1],
+        "p_sign": 1,
+        "p_awaits": [False],
+        "p_tokens": [1],
+        "p_tellings": [0.5],
+        "p_embedder": KEY,
+        "p_vector": "[1,2,3]",
+        "p_allowed": None,
+        "p_passed": [],
+        "p_among": None,
+        "p_query": "{1:1}/1000000000",
+        "p_dimensions": 3,
+        "p_embeddings": json.dumps([{"user_id": user, "passage": 1, "vector": "[1,2,3]"}]),
         "which": "llm_memory.messages",
         "session": owner,  # its row, as far as the caller can see it
     }

@@ -19,7 +19,11 @@ ALLOWED = {
     "n": {"USAGE"},  # schemas
 }
 USERS = {"authenticated", "service_role"}
-FOR_MIGRATIONS_ONLY = NOBODYS | {"llm_memory.protect"}
+FOR_THE_OWNER_ONLY = NOBODYS | {
+    "llm_memory.protect",
+    "llm_memory.index_embeddings",
+    "llm_memory.drop_embeddings_index",
+}
 
 # Everything of ours with what is granted on it to others than its owner. A null list means the default of its kind,
 # which for functions lets everybody call them.
@@ -53,7 +57,7 @@ def grants(url):
 
 
 def expected(kind, name):
-    if name in FOR_MIGRATIONS_ONLY:
+    if name in FOR_THE_OWNER_ONLY:
         return set()
     if name in EVERYBODYS:
         return {(role, "SELECT", False) for role in USERS} | {("service_role", "UPDATE", False)}

@@ -14,7 +14,8 @@ from tests.security.conftest import ANON, NOBODY, SERVICE, STRANGER, A, Actor, B
 pytestmark = pytest.mark.slow
 
 DENIED = "42501"
-INTERNAL = {"llm_memory.protect"}  # for migrations only: no user may call it
+# For migrations and for the owner only: no user may call them.
+INTERNAL = {"llm_memory.protect", "llm_memory.index_embeddings", "llm_memory.drop_embeddings_index"}
 HOSTILE = {
     "text": [
         *("", "%", "*", "\\", "' or true --", "'; delete from llm_memory.messages; --", "\u202e🙂", "x" * 100_000),

@@ -21,7 +21,10 @@ from tests.servers.supabase import MODULES, QUIET
 from llm_memory_plugins import ConversationBufferMemory
 from llm_memory_plugins.errors import StoreUnavailable
 from llm_memory_plugins.stores.migrate import migrate, migrations
+from llm_memory_plugins.stores.postgres import PostgresTransport
+from llm_memory_plugins.stores.sql_memories import SqlVectorIndex
 from llm_memory_plugins.stores.sql_transport import SCHEMA_VERSION
+from llm_memory_plugins.testing.vector_entries import FIRST, entry, ids, probe, unit
 
 pytestmark = pytest.mark.slow
 
@@ -80,6 +83,11 @@ def schema(server, url):
     return re.sub(r"^\\(un)?restrict .*$", "", dumped.out, flags=re.MULTILINE)  # a word that is new each time
 
 
+def told(names):
+    """What `llm-memory migrate` says of its progress when these are the last ones."""
+    return "".join(f"applied {name}, {len(names) - place} left\n" for place, name in enumerate(names, start=1))
+
+
 def applied(url):
     with psycopg.connect(url) as connection:
         return [name for (name,) in connection.execute("select name from llm_memory.migrations order by version")]
@@ -118,8 +126,7 @@ def test_psql_migrates_an_empty_database_and_does_nothing_the_second_time(server
 
 
 def test_llm_memory_migrate_tells_its_progress_and_does_nothing_the_second_time(server, url, reference):
-    told = [f"applied {name}, {left} left\n" for left, name in enumerate(reversed(NAMES))]
-    assert llm_memory(url) == (0, "".join(reversed(told)) + UP_TO_DATE, "")
+    assert llm_memory(url) == (0, told(NAMES) + UP_TO_DATE, "")
     assert schema(server, url) == reference
     assert llm_memory(url) == (0, UP_TO_DATE, "")
     assert all_by_psql(server, url) == (0, UP_TO_DATE, "")
@@ -141,13 +148,16 @@ def test_supabase_db_push_makes_the_same_schema(server, url, reference, tmp_path
 
 
 def test_what_one_way_has_begun_the_other_goes_on_with(server, url, reference):
-    assert psql(server, url, NUMBERED[0], settings=["ON_ERROR_STOP=1"]).code == 0
-    assert all_by_psql(server, url).out == f"applying {NAMES[1]}.sql\n" + UP_TO_DATE
-    assert schema(server, url) == reference
-    url = server.create_database("migrate")
-    assert psql(server, url, NUMBERED[0], settings=["ON_ERROR_STOP=1"]).code == 0
-    assert llm_memory(url).out == f"applied {NAMES[1]}, 0 left\n" + UP_TO_DATE
-    assert schema(server, url) == reference
+    for begun in range(1, len(NAMES)):
+        url = server.create_database("migrate")
+        assert psql(server, url, *NUMBERED[:begun], settings=["ON_ERROR_STOP=1"]).code == 0
+        left = "".join(f"applying {name}.sql\n" for name in NAMES[begun:])
+        assert all_by_psql(server, url).out == left + UP_TO_DATE
+        assert schema(server, url) == reference
+        url = server.create_database("migrate")
+        assert psql(server, url, *NUMBERED[:begun], settings=["ON_ERROR_STOP=1"]).code == 0
+        assert llm_memory(url).out == told(NAMES[begun:]) + UP_TO_DATE
+        assert schema(server, url) == reference
 
 
 async def migrated(url):
@@ -192,7 +202,7 @@ def test_a_migration_that_fails_is_undone_and_the_next_run_goes_on(server, url, 
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(IN_THE_WAY)
         failed = llm_memory(url)
-        assert (failed.code, failed.out) == (1, f"applied {NAMES[0]}, 1 left\n")
+        assert (failed.code, failed.out) == (1, f"applied {NAMES[0]}, {len(NAMES) - 1} left\n")
         assert failed.err == (
             f"error: migration {NAMES[1]} failed and was undone: "
             'function "page_messages" already exists with same argument types\n'
@@ -200,7 +210,7 @@ def test_a_migration_that_fails_is_undone_and_the_next_run_goes_on(server, url, 
         assert applied(url) == ["schema"]
         assert "append_messages" not in schema(server, url)
         connection.execute("drop function public.page_messages")
-    assert llm_memory(url) == (0, f"applied {NAMES[1]}, 0 left\n{UP_TO_DATE}", "")
+    assert llm_memory(url) == (0, told(NAMES[1:]) + UP_TO_DATE, "")
     assert schema(server, url) == reference
 
 
@@ -292,23 +302,47 @@ def test_a_url_that_does_not_work_shows_no_secret(server, form):
     assert "hush" not in f"{error.value!r} {error.value}"
 
 
-def test_vectors_may_live_in_public_already(server):
+async def find(url):
+    """Store a text and find it, by meaning and by words, with and without an index."""
+    transport = PostgresTransport(SecretStr(url))
+    await transport.open()
+    index = SqlVectorIndex(transport)
+    await index.put("u", [entry("hello there"), entry("something else", vectors=False)])
+    assert await ids(index, "u", probe("something", near="hello there")) == ["hello there", "something else"]
+    (waiting,) = await index.pending()
+    assert await index.fill(FIRST, [(waiting, unit(waiting.text))]) == 1
+    (nearest,) = (await index.match("u", probe(near="something else", limit=1))).rows
+    assert nearest.cosine == pytest.approx(1)
+    await transport.close()
+
+
+@pytest.mark.parametrize("place", ["public", "Vectors of old"])
+def test_vectors_may_live_elsewhere_already(server, place):
     made = set()
     for way in (lambda url: all_by_psql(server, url), llm_memory):
         url = server.create_database("migrate")
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("create extension vector schema public")
-            connection.execute("create table public.documents (id int, embedding public.vector(3))")
+            connection.execute(f'create schema if not exists "{place}"')
+            connection.execute(f'create extension vector schema "{place}"')
+            connection.execute(f'create table public.documents (id int, embedding "{place}".vector(3))')
             assert way(url).code == 0
-            connection.execute(
-                "insert into llm_memory.memories (user_id, id, content, content_hash, created_at) "
-                "values ('u', 'm', 'c', 'h', now())"
-            )
-            connection.execute("insert into llm_memory.embeddings values ('u', 'm', 'e', '[1,2,3]')")
+            for dimensions in (24, 2001):
+                connection.execute("select llm_memory.index_embeddings(%s)", [dimensions])
             where = "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'"
-            assert connection.execute(where).fetchone() == ("public",)
+            assert connection.execute(where).fetchone()[0].strip('"') == place
+            connection.execute("alter role authenticator login password 'authenticator'")
+        asyncio.run(find(as_login(url, "authenticator", "authenticator")))
         made.add(schema(server, url))
     assert len(made) == 1
+
+
+def test_an_extension_that_is_too_old_is_told_of(server, url):
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("create extension vector")
+        connection.execute("update pg_extension set extversion = '0.7.4' where extname = 'vector'")
+    failed = llm_memory(url)
+    assert failed.code == 1
+    assert "pgvector 0.8 or newer is needed: alter extension vector update" in failed.err
 
 
 def test_an_engine_on_a_database_without_the_schema_names_the_remedy():
@@ -319,7 +353,8 @@ def test_an_engine_on_a_database_without_the_schema_names_the_remedy():
             async with ConversationBufferMemory({"database_url": url}):
                 pass
 
-        for step in (lambda: bootstrap(url), lambda: psql(server, url, NUMBERED[0]), lambda: llm_memory(url)):
+        steps = [lambda file=file: psql(server, url, file) for file in NUMBERED[:-1]]
+        for step in (lambda: bootstrap(url), *steps, lambda: llm_memory(url)):
             with pytest.raises(StoreUnavailable, match="run `llm-memory migrate`"):
                 asyncio.run(initialize())
             step()

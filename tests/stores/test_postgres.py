@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from llm_memory_plugins.stores.postgres import PostgresTransport
 from llm_memory_plugins.stores.sql_functions import SqlMessageLog
+from llm_memory_plugins.stores.sql_transport import SCHEMA_VERSION
 from llm_memory_plugins.testing.message_log import ONE, START, talk
 from llm_memory_plugins.types import Window
 
@@ -100,5 +101,5 @@ async def test_calls_wait_for_a_connection_where_no_more_can_be_made(database_ur
     transport = PostgresTransport(SecretStr(url), pool_size=10, timeout=30)
     await transport.open()
     answers = await asyncio.gather(*(transport.call("open_memory", {}, user_id=None) for _ in range(60)))
-    assert {answer["version"] for answer in answers} == {2}
+    assert {answer["version"] for answer in answers} == {SCHEMA_VERSION}
     await transport.close()

@@ -20,7 +20,7 @@ from llm_memory_plugins.errors import BudgetError, Conflict, ModelError
 from llm_memory_plugins.ports import Clock, Summariser
 from llm_memory_plugins.telemetry import logger, span
 from llm_memory_plugins.types import Message, SessionRef, Summary, SummaryLine, SummaryState, Usage, Window
-from llm_memory_plugins.wiring import Ports
+from llm_memory_plugins.wiring import ConversationPorts
 
 _PAGE = 200
 _POLL_SECONDS = 0.1
@@ -36,7 +36,7 @@ class Compactor:
     """
 
     config: SummaryConfig
-    ports: Ports
+    ports: ConversationPorts
     summariser: Summariser
     clock: Clock
     usage: Usage = field(default_factory=Usage)

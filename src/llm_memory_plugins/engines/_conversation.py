@@ -12,7 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 import anyio
 
-from llm_memory_plugins import boundary, windows
+from llm_memory_plugins import boundary, windows, wiring
 from llm_memory_plugins.codec import loads, message_to_line
 from llm_memory_plugins.config import BufferConfig, SummaryConfig
 from llm_memory_plugins.context import Context, Pieces
@@ -33,6 +33,7 @@ from llm_memory_plugins.types import (
     SessionStats,
     Tail,
 )
+from llm_memory_plugins.wiring import ConversationPorts
 
 ConfigT = TypeVar("ConfigT", BufferConfig, SummaryConfig)
 MessageLike = Message | Mapping[str, Any]
@@ -42,10 +43,13 @@ _COUNTED_AT_ONCE = 20_000  # characters whose tokens are counted on the event lo
 _PRUNE_EVERY = timedelta(minutes=1)
 
 
-class ConversationMemory(Engine[ConfigT]):
+class ConversationMemory(Engine[ConfigT, ConversationPorts]):
     """Messages of conversations, in a durable log."""
 
     _pruned_at: datetime | None = None
+
+    def _connect(self) -> ConversationPorts:
+        return wiring.conversations(self.config)
 
     @overload
     async def store(self, message: MessageLike) -> Message: ...

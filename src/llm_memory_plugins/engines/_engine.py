@@ -16,15 +16,16 @@ from llm_memory_plugins.errors import AccessDenied, InvalidInput, LLMMemoryError
 from llm_memory_plugins.ports import Backend, Clock, TokenCounter
 from llm_memory_plugins.telemetry import logger
 from llm_memory_plugins.types import BackendHealth, Health, SessionRef
-from llm_memory_plugins.wiring import Ports, connect, now
+from llm_memory_plugins.wiring import Ports, now
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+PortsT = TypeVar("PortsT", bound=Ports)
 
 _PING_SECONDS = 2.0
 _DRAIN_SECONDS = 5.0
 
 
-class Engine(Generic[ConfigT]):
+class Engine(Generic[ConfigT, PortsT]):
     """A memory over ports.
 
     Args:
@@ -39,15 +40,19 @@ class Engine(Generic[ConfigT]):
     config_type: ClassVar[type[Any]]
 
     def __init__(
-        self, config: ConfigT | Mapping[str, Any] | None = None, *, ports: Ports | None = None, clock: Clock = now
+        self, config: ConfigT | Mapping[str, Any] | None = None, *, ports: PortsT | None = None, clock: Clock = now
     ) -> None:
         self.config: ConfigT = load(self.config_type, config)
-        self._ports = ports or connect(self.config)
+        self._ports: PortsT = ports or self._connect()
         self._backends: dict[str, Backend] = {} if ports else dict(self._ports.backends)
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[object]] = set()
+
+    def _connect(self) -> PortsT:
+        """The ports the config names."""
+        raise NotImplementedError
 
     async def initialize(self) -> None:
         """Open what the engine works on. Idempotent; every other call does it when it has not been done.

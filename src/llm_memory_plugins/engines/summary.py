@@ -8,7 +8,7 @@ from typing import Any
 
 from cachetools import LRUCache
 
-from llm_memory_plugins import boundary, budget, summaries, windows, wiring
+from llm_memory_plugins import boundary, budget, summaries, windows, wiring_models
 from llm_memory_plugins.config import SummaryConfig
 from llm_memory_plugins.context import Context
 from llm_memory_plugins.engines._compaction import Compactor
@@ -28,7 +28,7 @@ from llm_memory_plugins.types import (
     Usage,
     Window,
 )
-from llm_memory_plugins.wiring import Ports, now
+from llm_memory_plugins.wiring import ConversationPorts, now
 
 _WATCHED = 10_000  # sessions
 _LONGEST_WAIT = 300.0  # seconds between two tries at a range whose summariser fails
@@ -53,12 +53,12 @@ class ConversationSummaryMemory(ConversationMemory[SummaryConfig]):
         config: SummaryConfig | Mapping[str, Any] | None = None,
         *,
         summariser: Summariser | None = None,
-        ports: Ports | None = None,
+        ports: ConversationPorts | None = None,
         clock: Clock = now,
     ) -> None:
         super().__init__(config, ports=ports, clock=clock)
         if summariser is None:
-            summariser, models = wiring.summariser(self.config, self._ports.counter)
+            summariser, models = wiring_models.summariser(self.config, self._ports.counter)
             self._backends.update(models)
         self._compactor = Compactor(self.config, self._ports, summariser, clock)
         # Tokens stored since it was last seen whether to summarise; a session that fell out is simply looked at again.

@@ -16,6 +16,7 @@ from typing import TypeVar
 from cachetools import LRUCache, TTLCache
 
 from llm_memory_plugins.errors import AmbiguousSession, StoreUnavailable
+from llm_memory_plugins.keyvalue_ports import UserCopies
 from llm_memory_plugins.ports import HotTier, MessageLog
 from llm_memory_plugins.stores.whole import Whole, mark_seen
 from llm_memory_plugins.telemetry import logger
@@ -39,11 +40,18 @@ State = tuple[int, int]
 
 
 class CachedMessageLog:
-    """Writes through to `hot` after each commit and reads from it where that is as good as reading the log."""
+    """Writes through to `hot` after each commit and reads from it where that is as good as reading the log.
 
-    def __init__(self, log: MessageLog, hot: HotTier) -> None:
+    Args:
+        log: The truth.
+        hot: The copies of it.
+        others: Copies of other memories in the same store, which are erased with their user.
+    """
+
+    def __init__(self, log: MessageLog, hot: HotTier, others: Sequence[UserCopies] = ()) -> None:
         self._log = log
         self._hot = hot
+        self._others = others
         self._log_failed_at: float | None = None  # at the last call
         self._floor = LRUCache[SessionRef, State](_REMEMBERED)
         # Of copies that a push did not reach, for longer than they may live, however many sessions come between.
@@ -119,11 +127,14 @@ class CachedMessageLog:
         copies = 0
         if user_id is not None or session_id is not None:  # else the log says what is wrong with that
             copies = await self._forget_those_going(user_id, session_id)
+        whole = user_id if session_id is None else None
+        copies += await self._forget_others(whole)
         receipt = await self._ask(self._log.delete(user_id=user_id, session_id=session_id))
         for stats in receipt.sessions:
             self._floor[_ref(stats)] = (stats.epoch, _OVER)
         self._no_longer_joined(receipt.sessions)
         copies += await self._forget(receipt.sessions)  # a reader may have refilled one meanwhile
+        copies += await self._forget_others(whole)
         return replace(receipt, removed={**receipt.removed, "hot_copies": copies})
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
@@ -159,6 +170,9 @@ class CachedMessageLog:
             epoch, _ = self._floor.get(SessionRef(session_id, user_id), (0, 0))
             copies += await self._forget([SessionStats(session_id=session_id, user_id=user_id, epoch=epoch)])
         return copies
+
+    async def _forget_others(self, user_id: str | None) -> int:
+        return 0 if user_id is None else sum([await copies.forget(user_id) for copies in self._others])
 
     async def _forget(self, sessions: Sequence[SessionStats]) -> int:
         """Drop copies, and those a failure left behind; what fails now is tried again with the next erasure."""

@@ -12,7 +12,7 @@ class Store(Protocol):
 
     Attributes:
         identity: Another one for every store; part of the keys of its copies.
-        copies_elsewhere: True when its sessions have copies in a hot tier that this engine was not given.
+        copies_elsewhere: True when it has copies in a hot tier that this engine was not given.
     """
 
     identity: str
@@ -27,6 +27,6 @@ def check_reach(store: Store) -> None:
     """
     if store.copies_elsewhere:
         raise ConfigError(
-            "redis_url: this store's sessions have copies in Redis, which would outlive what is erased here; give its "
-            "redis_url too (or, when Redis is not used any more, set the column hot of the table store to false)"
+            "redis_url: this store has copies in Redis, which would outlive what is erased here; give its redis_url "
+            "too (or, when Redis is not used any more, set the column hot of the table store to false)"
         )

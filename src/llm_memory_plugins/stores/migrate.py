@@ -89,6 +89,33 @@ async def migrate(url: SecretStr) -> AsyncIterator[tuple[Migration, int]]:
             await connection.close()  # and with it the lock
 
 
+async def index_embeddings(url: SecretStr, dimensions: int, *, drop: bool = False) -> None:
+    """Make, or drop, the index for approximate search among vectors of so many dimensions.
+
+    It serves users with more than 20,000 passages, is made in minutes for a million, during which nobody writes, and
+    makes storing slower from then on.
+
+    Args:
+        url: Of the login that migrated.
+        dimensions: As the embedder's identity ends; at most 4,000.
+        drop: Drop it instead.
+
+    Raises:
+        ConfigError: When the URL cannot be read.
+        StoreUnavailable: When the server cannot be reached, or refuses.
+    """
+    function = "drop_embeddings_index" if drop else "index_embeddings"
+    try:
+        async with await psycopg.AsyncConnection.connect(**parts_of(url), autocommit=True) as connection:
+            await connection.execute(f"select llm_memory.{function}(%s)", (dimensions,))
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"PostgreSQL cannot be reached: {first_line(error)}") from None
+    except psycopg.Error as error:
+        raise StoreUnavailable(
+            f"no index was made or dropped: {error.diag.message_primary or type(error).__name__}"
+        ) from None
+
+
 async def _applied(connection: psycopg.AsyncConnection[tuple[object, ...]]) -> int:
     found = await connection.execute("select to_regclass('llm_memory.migrations') is not null")
     if (await found.fetchone()) != (True,):

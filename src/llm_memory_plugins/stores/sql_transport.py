@@ -19,7 +19,7 @@ from llm_memory_plugins.telemetry import logger
 
 T = TypeVar("T")
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 """The newest migration this code relies on."""
 
 MIGRATE = "the database lacks this version's schema; run `llm-memory migrate`, or apply sql/ as the README says"

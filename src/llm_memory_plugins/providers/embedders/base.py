@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-INSTALL = "pip install 'llm-memory-plugins[local]'"
+INSTALL = "pip install llm-memory-plugins"
 _ZERO = 1e-12
 """A vector shorter than this has no direction."""
 

@@ -96,19 +96,22 @@ class RedisClient:
         """
         return await self._send(lambda: self._found.driver.execute_command(*command))
 
-    async def run(self, script: Script, key: str, *arguments: str | int) -> Any:
-        """Run a script on one key. A server that has forgotten the script is sent it again; it had then done nothing.
+    async def run(self, script: Script, keys: str | Sequence[str], *arguments: str | int) -> Any:
+        """Run a script on a key, or on several of one slot.
+
+        A server that has forgotten the script is sent it again; it had then done nothing.
 
         Raises:
             Refused: When the reply is an error.
             StoreUnavailable: When there is none in time.
         """
+        named = (keys,) if isinstance(keys, str) else keys
         try:
-            return await self.call("EVALSHA", script.sha, 1, key, *arguments)
+            return await self.call("EVALSHA", script.sha, len(named), *named, *arguments)
         except Refused as error:
             if error.reason != self._no_script.__name__:
                 raise
-        return await self.call("EVAL", script.text, 1, key, *arguments)
+        return await self.call("EVAL", script.text, len(named), *named, *arguments)
 
     async def run_many(self, script: Script, calls: Sequence[tuple[str, *tuple[str | int, ...]]]) -> list[Any]:
         """Run a script on many keys in one go.

@@ -15,7 +15,8 @@ class Script:
     sha: str
 
 
-def load(name: str) -> Script:
-    """The script in `<name>.lua`."""
-    text = (resources.files(__package__ or "") / f"{name}.lua").read_text(encoding="utf-8")
+def load(*names: str) -> Script:
+    """The script in `<name>.lua`, or in several files, one behind the other."""
+    folder = resources.files(__package__ or "")
+    text = "".join((folder / f"{name}.lua").read_text(encoding="utf-8") for name in names)
     return Script(text, sha1(text.encode(), usedforsecurity=False).hexdigest())

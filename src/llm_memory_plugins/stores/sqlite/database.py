@@ -52,6 +52,7 @@ class Database:
         self._writer: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._opening = asyncio.Lock()
+        self.kept: dict[str, object] = {}  # by user, what is held in memory of theirs; gone when they are erased
 
     async def open(self) -> None:
         """Create the file where needed and bring its schema up to date.
@@ -90,6 +91,7 @@ class Database:
                 if pool is not None:
                     await asyncio.to_thread(pool.shutdown, wait=True)
             self._close_connections()
+            self.kept.clear()  # the next open() may find another file
 
     async def read(self, operation: Operation[T]) -> T:
         """Run an operation on one snapshot.

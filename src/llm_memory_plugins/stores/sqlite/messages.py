@@ -11,23 +11,27 @@ from typing import Any
 from llm_memory_plugins.codec import extra_fields, extra_json
 from llm_memory_plugins.errors import AmbiguousSession, InvalidInput
 from llm_memory_plugins.stores.copies import check_reach
+from llm_memory_plugins.stores.sqlite.corpora import erase_of
 from llm_memory_plugins.stores.sqlite.database import Database, queries
 from llm_memory_plugins.types import Appended, Message, Receipt, SessionRef, SessionStats, Tail, Window
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+"""What times are counted from."""
+
 _SQL = queries("messages")
+_ERASE_VALUES = queries("keyvalue")["erase_of"]
 
 Row = tuple[Any, ...]
 
 
 def to_micros(moment: datetime) -> int:
     """Microseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+    return (moment - EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
     """The moment, in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(microseconds=micros)
 
 
 def find_session(connection: sqlite3.Connection, session: SessionRef) -> tuple[int, str] | None:
@@ -42,6 +46,18 @@ def find_session(connection: sqlite3.Connection, session: SessionRef) -> tuple[i
     if len(found) > 1:
         raise AmbiguousSession
     return found[0] if found else None
+
+
+def _owner(connection: sqlite3.Connection, session_id: str) -> str:
+    """Whose session that is, in whichever memory; the empty user's where nobody has one.
+
+    Raises:
+        AmbiguousSession: When several users have one of that name.
+    """
+    owners = connection.execute(_SQL["owners_of_session"], {"session_id": session_id}).fetchall()
+    if len(owners) > 1:
+        raise AmbiguousSession
+    return owners[0][0] if owners else ""
 
 
 class SqliteMessageLog:
@@ -97,14 +113,20 @@ class SqliteMessageLog:
         check_reach(self._database)
 
         def run(connection: sqlite3.Connection) -> Receipt:
-            if session_id is not None:
-                find_session(connection, SessionRef(session_id, user_id))  # raises when it is not clear whose
-            names = {"user_id": user_id, "session_id": session_id}
+            owner = _owner(connection, session_id or "") if user_id is None else user_id
+            names = {"user_id": owner, "session_id": session_id}
             going = tuple(_stats(row) for row in connection.execute(_SQL["sessions_of"], names))
             tables = ("summaries", "messages", "sessions")
-            return Receipt({t: connection.execute(_SQL[f"delete_{t}"], names).rowcount for t in tables}, going)
+            removed = {t: connection.execute(_SQL[f"delete_{t}"], names).rowcount for t in tables}
+            removed |= erase_of(connection, owner, session_id)
+            if session_id is None:
+                removed["key_values"] = connection.execute(_ERASE_VALUES, names).rowcount
+            return Receipt(removed, going)
 
-        return await self._database.write(run)
+        receipt = await self._database.write(run)
+        if session_id is None and user_id is not None:
+            self._database.kept.pop(user_id, None)
+        return receipt
 
     async def prune(self, before: datetime, *, user_id: str | None = None) -> Receipt:
         """See `MessageLog.prune`."""

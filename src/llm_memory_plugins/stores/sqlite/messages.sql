@@ -75,6 +75,10 @@ from sessions
 where :after_user is null or (user_id, session_id) > (:after_user, :after_session)
 order by user_id, session_id limit :limit
 
+-- name: owners_of_session
+select user_id from sessions where session_id = :session_id
+union select user_id from records join corpora on corpora.pk = corpus_pk where session_id = :session_id limit 2
+
 -- name: sessions_of
 select pk, user_id, session_id, last_seq, message_count, turn_count, tokens, first_at, last_at, tokens_ever
 from sessions
