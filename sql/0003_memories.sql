@@ -304,8 +304,8 @@ begin
     where p.user_id = p_user_id and p.pk = x.pk and (x.tokens is not null or (p.awaits and not x.awaits));
 end $$;
 
--- Store records no two of which have the same id; see put_memories. Answers [[revision, created_at], ...]; or null where
--- their order matters beyond that of their passages: then nothing was done.
+-- Store records, all or none; see put_memories. Answers [[revision, created_at], ...]; or null where they have to be
+-- stored one after the other, since two have one id, or one leaves its place in a session: then nothing was done.
 -- p_preceding: how many records there are before these, by the numbers that p_parts gives them.
 create function llm_memory.put_records(
     p_user_id text, p_records json, p_parts json, p_weights json, p_vectors json, p_preceding integer) returns json
@@ -355,13 +355,14 @@ begin
     select array_agg(j.fate order by j.place),
            array_agg(coalesce(j.revision, 0) + (j.fate in ('n', 'r', 'k'))::integer order by j.place),
            array_agg(case when j.fate in ('s', 'o') then j.created_at else j.given_at end order by j.place),
-           array_agg(case when j.fate = 'r' and j.size = j.held_size and j.session_id = j.held_session then j.position
-                          else coalesce(s.next + j.taken - j.size, 0) end order by j.place),
+           array_agg(case when j.stays then j.position else coalesce(s.next + j.taken - j.size, 0) end order by j.place),
            count(*) > 1 and (count(distinct j.id) < count(*) or bool_or(
-               j.fate = 'r' and (j.session_id is not null or j.held_session is not null)))
+               j.fate = 'r' and not j.stays and (j.session_id is not null or j.held_session is not null)))
     into fates, revisions, moments, positions, ordered
-    from (select x.*, sum(x.size) over (partition by x.session_id, x.fate in ('n', 'r') order by x.place) as taken
-          from judged x) j
+    from (select x.*, sum(x.size) over (
+              partition by x.session_id, x.fate in ('n', 'r') and not x.stays order by x.place) as taken
+          from (select *, fate = 'r' and size = held_size and session_id is not distinct from held_session as stays
+                from judged) x) j
     left join sessions s using (session_id);
     if ordered then
         return null;

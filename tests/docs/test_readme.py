@@ -55,9 +55,15 @@ def test_production(database_url, redis_server, tmp_path):
 
 
 def test_every_setting_is_in_the_table():
-    from llm_memory_plugins.config import BufferConfig, SummaryConfig, VectorConfig
+    from llm_memory_plugins import config
 
-    table = README[README.index("## Configuration") : README.index("## Measured")]
-    assert {*BufferConfig.model_fields, *SummaryConfig.model_fields, *VectorConfig.model_fields} <= set(
-        re.findall(r"`(\w+)`", table)
+    engines = (
+        config.BufferConfig,
+        config.SummaryConfig,
+        config.VectorConfig,
+        config.WorkingConfig,
+        config.KeyValueConfig,
     )
+    settings = {name for engine in engines for name in engine.model_fields}
+    table = README[README.index("## Configuration") : README.index("## Measured")]
+    assert settings <= set(re.findall(r"`(\w+)`", table))

@@ -192,13 +192,13 @@ def memories(owner):
     record = {"content": secret(owner), "metadata": {}, "extra": "{}", "importance": 0, "created_at": NOW}
     record |= {"revision": 0, "tokenizer": "t", "spans": [[0, 1]], "session_id": KEY}
     part = {"number": 0, "start": 0, "stop": 1, "thread": f"s{KEY}", "length": 1, "tokens": 1, "telling": 0}
-    part |= {"terms": [1, 2], "counts": [1, 1], "embedder": KEY}
+    part |= {"terms": [1, 2], "counts": [1, 1], "awaits": False, "embedder": KEY}
     ids = ("new", KEY)
     return {
         "p_records": [record | {"id": name} for name in ids],
-        "p_parts": [part | {"id": n, "record": place, "awaits": n == KEY} for place, n in enumerate(ids, start=1)],
+        "p_parts": [part | {"id": name, "record": place} for place, name in enumerate(ids, start=1)],
         "p_weights": ["{1:0.5,2:0.5}/1000000000"] * 2,
-        "p_vectors": ["[1,2,3]", None],
+        "p_vectors": ["[1,2,3]", "[1,2,4]"],
     }
 
 
@@ -251,6 +251,7 @@ def arguments(function, *, user, session, owner):
         "p_terms": "[1, 2]",
         "p_words": [1, 2],
         "p_passages": [1],
+        "p_among": None,
         "p_sign": 1,
         "p_awaits": [False],
         "p_tokens": [1],
@@ -259,7 +260,6 @@ def arguments(function, *, user, session, owner):
         "p_vector": "[1,2,3]",
         "p_allowed": None,
         "p_passed": [],
-        "p_among": None,
         "p_query": "{1:1}/1000000000",
         "p_dimensions": 3,
         "p_embeddings": json.dumps([{"user_id": user, "passage": 1, "vector": "[1,2,3]"}]),

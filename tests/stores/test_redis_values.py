@@ -178,6 +178,8 @@ async def test_little_stays_of_what_has_ended(client, prefix, behind, brief):
     hot = RedisValues(client, ttl_seconds=60, prefix=prefix)
     for n in range(600):
         await push(hot, value(n + 1, key=f"k{n}", expires_at=NOW + timedelta(milliseconds=1)))
+        if n == 300:
+            await asyncio.sleep(0.25)
     assert await behind.hlen(await the_key(behind, prefix)) < 400
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import cast
 from zlib import crc32
@@ -107,8 +108,7 @@ class RedisValues:
         return round(1000 * (self._ahead + time.monotonic()))
 
     def _key(self, user_id: str) -> str:
-        digest = blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-        return f"{self._prefix()}:{LAYOUT}:{{{digest}}}:values"
+        return f"{self._prefix()}:{LAYOUT}:{{{_digest(user_id)}}}:values"
 
     def _encoded(self, space: Space, value: SealedValue, now: datetime) -> tuple[str | int, ...]:
         life = self._ttl_ms
@@ -122,6 +122,11 @@ class RedisValues:
             kept,
         )
         return _field(space, value.key), value.version, life, ";".join(map(str, rest))
+
+
+@lru_cache(maxsize=1024)
+def _digest(user_id: str) -> str:
+    return blake2b(user_id.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _field(space: Space, key: str) -> str:
