@@ -94,7 +94,7 @@ def test_a_wordllama_that_is_missing_or_empty_is_named(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="weights"):
         OfflineEmbedder()
     monkeypatch.setattr(offline, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'llm-memory-plugins\[local\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install llm-memory-plugins"):
         OfflineEmbedder()
 
 

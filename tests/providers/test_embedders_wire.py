@@ -311,5 +311,5 @@ def test_what_cannot_be_built_says_what_to_do(build, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "numpy", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'llm-memory-plugins\[local\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install llm-memory-plugins"):
         build()

@@ -34,7 +34,7 @@ def test_it_reads_like_a_mapping():
     assert context["sources"] == {"summary": 3, "messages": 9}
     assert list(context["sources"]) == ["summary", "messages"]
     assert set(context) == {
-        *("session_id", "user_id", "messages", "summary", "recalled", "text", "tokens", "max_total_tokens"),
+        *("session_id", "user_id", "messages", "summary", "records", "recalled", "text", "tokens", "max_total_tokens"),
         *("pieces", "dropped", "errors", "sources"),
     }
     assert len(context) == len(list(context)) == len({**context})
