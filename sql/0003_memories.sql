@@ -900,7 +900,9 @@ declare
 begin
     if place <> 'extensions.' then
         for which in
-            select p.oid from pg_catalog.pg_proc p where p.pronamespace in ('llm_memory'::regnamespace, 'public'::regnamespace)
+            select p.oid from pg_catalog.pg_proc p  -- of an existing application's own functions none
+            where (p.pronamespace = 'llm_memory'::regnamespace or p.pronamespace = 'public'::regnamespace
+                   and p.proname in ('put_memories', 'match_memories', 'fill_embeddings', 'pending_embeddings'))
             and p.prosrc like '%extensions.%' and p.prolang = (select oid from pg_catalog.pg_language where lanname = 'plpgsql')
         loop
             execute replace(pg_get_functiondef(which), 'extensions.', place);
